@@ -1,0 +1,7 @@
+"""`python -m umr` is `umr`."""
+
+import sys
+
+from umr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,79 @@
+"""The command `umr`: one verb a file, each a thin call into the library.
+
+Nothing heavy is imported here or at the top of a verb's file, so that `umr --help` answers at once. Whatever goes wrong ends
+in one line on stderr and an exit code: 1 for a failure, 2 for a wrong command line, 130 for an interruption.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from umr import __version__
+from umr.cli import check_data, console, demo, eval, init, train, world
+from umr.cli.mistakes import usage_line, what_went_wrong
+
+app = typer.Typer(
+    name="umr",
+    help="Universal multimodal retrieval: train, evaluate and use one embedding model for text, images and video.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("world")(world.world)
+app.command("init")(init.init)
+app.command("train")(train.train)
+app.command("eval")(eval.evaluate)
+app.command("check-data")(check_data.check_data)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.say(f"umr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        arguments: the words after `umr`; default `sys.argv[1:]`.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(words, prog_name="umr", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        line = usage_line(error)
+        if line is not None:
+            if line:
+                console.fail(line)
+            return 2
+        if debug:
+            raise
+        console.fail(what_went_wrong(error))
+        return 1
+    if code == 130:  # typer, too, turns an interruption into this code
+        console.fail("interrupted; what is on disk is whole, and the same command goes on from there")
+    return int(code)

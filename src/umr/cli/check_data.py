@@ -1,0 +1,30 @@
+"""`umr check-data`: find what is wrong with a benchmark folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="Benchmark folder in the M-BEIR layout.")],
+    split: Annotated[list[str] | None, typer.Option(help="Split to look at. May be repeated. Default: all that are there.")] = None,
+) -> None:
+    """Report malformed lines, missing images, and positives that no pool holds; exit code 1 when there are any."""
+    from umr.cli import console
+    from umr.data.mbeir import MBeir
+    from umr.errors import DataError
+
+    tree = MBeir(folder, on_error="skip")
+    splits = split or [name for name in ("train", "val", "test") if tree.settings(name)]
+    if not splits:
+        raise DataError(f"{folder / 'query'}: has no queries for train, val or test")
+    fine = True
+    for name in splits:
+        report = tree.check(name)
+        console.say(f"{name}:\n{report}\n")
+        fine = fine and report.ok
+    if not fine:
+        raise typer.Exit(1)

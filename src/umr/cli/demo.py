@@ -1,0 +1,20 @@
+"""`umr demo`: the whole story, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to; what an earlier run finished there is used again.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the data, the weights and the training.")] = 0,
+) -> None:
+    """Make data, train a tiny model on it, evaluate every stage, and search: all offline, in minutes."""
+    from umr.cli import console
+    from umr.demo import run_demo
+
+    console.hush_transformers()
+    run_demo(out, seed, console.show)

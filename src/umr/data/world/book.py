@@ -1,0 +1,168 @@
+"""What the settings of one dataset ask for: records with their ids, and media still to be drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from umr.data.world.clips import Clip
+from umr.data.world.draw import Picture
+from umr.data.world.random_stream import Stream
+from umr.data.world.registry import Registry
+from umr.data.world.settings import BY_NAME, DATASETS, SPLITS, Scale, Split
+from umr.data.world.truth import Claim, View
+
+Record: TypeAlias = dict[str, Any]
+
+PLAN_STREAM, MEDIA_STREAM, WORDS_STREAM = 0, 1, 2  # last number of a stream's key, so that no two uses share one
+FILES_PER_FOLDER = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A media file to make: its path below the root, what it shows, and the key of its random stream."""
+
+    path: str
+    content: Picture | Clip
+    key: tuple[int, ...]
+
+
+@dataclass
+class World:
+    """Everything planned so far.
+
+    Attributes:
+        seed: of the whole World.
+        scale: how much is made.
+        registries: what has been used up, by sort, see `registry`.
+        books: one a dataset, by name.
+        jobs: media of all datasets and of the caption set.
+    """
+
+    seed: int
+    scale: Scale
+    registries: dict[str, Registry] = field(default_factory=dict)
+    books: dict[str, Book] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+
+    def registry(self, sort: str) -> Registry:
+        """The registry of a sort of content, such as `"names"`, opened on first use."""
+        return self.registries.setdefault(sort, Registry())
+
+    @property
+    def scenes(self) -> Registry:
+        """The registry of all scenes of small things, shared by every dataset that shows such."""
+        return self.registry("scenes")
+
+    def book(self, dataset: str) -> Book:
+        """The book of a dataset, opened on first use."""
+        return self.books.setdefault(dataset, Book(self, dataset))
+
+    def stream(self, part: int, index: int, use: int = PLAN_STREAM) -> Stream:
+        """A stream; `part` is a dataset id or a number above all of them."""
+        return Stream(self.seed, part, index, use)
+
+
+class Book:
+    """Records of a dataset. Ids count on through all its tasks and splits."""
+
+    def __init__(self, world: World, dataset: str) -> None:
+        self.world = world
+        self.dataset = dataset
+        self.dataset_id = DATASETS.index(dataset)
+        self.candidates: dict[tuple[str, str], list[Record]] = {}
+        """By setting name and `"train"` or `"pool"` (the one local pool of val and test)."""
+        self.queries: dict[tuple[str, Split], list[Record]] = {}
+        """By setting name and split."""
+        self._dids = self._qids = 0
+        self._files: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+
+    def stream(self, split: Split, use: int = PLAN_STREAM) -> Stream:
+        """The stream that plans this dataset's split."""
+        return self.world.stream(self.dataset_id, SPLITS.index(split), use)
+
+    def draw(self, split: Split, content: Picture | Clip) -> str:
+        """Order a media file and return its path below the root. Every fourth picture is a PNG, the others are JPEG."""
+        index = self._files[split]
+        self._files[split] += 1
+        suffix = "mp4" if isinstance(content, Clip) else "png" if index % 4 == 3 else "jpg"
+        kind = "videos" if isinstance(content, Clip) else "images"
+        shard = f"{index // FILES_PER_FOLDER:03d}"
+        path = f"mbeir_{kind}/{self.dataset}_{kind}/{split}/{shard}/{self.dataset}_{split}_{index:06d}.{suffix}"
+        self.world.jobs.append(Job(path, content, (self.world.seed, self.dataset_id, SPLITS.index(split), index, MEDIA_STREAM)))
+        return path
+
+    def candidate(
+        self,
+        setting: str,
+        split: Split,
+        text: str | None,
+        path: str | None,
+        view: View | None = None,
+        claims: Sequence[Claim] | None = None,
+    ) -> str:
+        """Add a candidate and return its did."""
+        self._dids += 1
+        did = f"{self.dataset_id}:{self._dids}"
+        modality = BY_NAME[setting].candidate_modality
+        is_video = modality == "video"
+        record: Record = {
+            "did": did,
+            "txt": text,
+            "img_path": None if is_video else path,
+            "modality": modality,
+            "src_content": _source(view, claims),
+        }
+        if is_video:
+            record["video_path"] = path
+        self.candidates.setdefault((setting, "train" if split == "train" else "pool"), []).append(record)
+        return did
+
+    def query(
+        self,
+        setting: str,
+        split: Split,
+        text: str | None,
+        path: str | None,
+        positives: Sequence[str],
+        negatives: Sequence[str] = (),
+        view: View | None = None,
+        claims: Sequence[Claim] | None = None,
+    ) -> None:
+        """Add a query; `negatives`, near-duplicates of the positive, are kept for train queries only."""
+        self._qids += 1
+        record: Record = {
+            "qid": f"{self.dataset_id}:{self._qids}",
+            "query_txt": text,
+            "query_img_path": path,
+            "query_modality": BY_NAME[setting].query_modality,
+            "query_src_content": _source(view, claims),
+            "pos_cand_list": list(positives),
+            "neg_cand_list": list(negatives) if split == "train" else [],
+            "task_id": BY_NAME[setting].task_id,
+        }
+        self.queries.setdefault((setting, split), []).append(record)
+
+
+def _source(view: View | None, claims: Sequence[Claim] | None) -> str:
+    source: Record = {}
+    if view is not None:
+        source["view"] = view
+    if claims is not None:
+        source["claims"] = list(claims)
+    return json.dumps(source, separators=(",", ":"))
+
+
+def round_robin(families: int, members: int, n: int) -> list[tuple[int, int]]:
+    """The first `n` (family, member) pairs, going through all families before taking a second member of any.
+
+    Fewer come back when there are not so many.
+    """
+    return [(family, member) for member in range(members) for family in range(families)][:n]
+
+
+def others(ids: Sequence[str], index: int) -> list[str]:
+    """All ids but the one at `index`."""
+    return [did for i, did in enumerate(ids) if i != index]

@@ -1,0 +1,134 @@
+"""The vectors that an evaluation needs, on disk: one store for the queries of a setting, one for each pool file.
+
+    <work_dir>/vectors/<model>/queries/<setting>-<split>-<first|seeded>-<data>/
+    <work_dir>/vectors/<model>/candidates/<pool file>-<data>/
+
+`<model>` and `<data>` are short hashes, so that evaluations of other models or of changed data do not meet, and another
+evaluation of the same model reuses what is there. A candidate of the global pool that a local pool has as well is taken
+from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from umr.data.fingerprint import fingerprint
+from umr.data.instructions import choose
+from umr.data.mbeir import MBeir, Pool, Queries, Setting
+from umr.items import Item, Side, Text
+from umr.progress import Bar
+from umr.protocols import Encoder
+from umr.store import VectorStore, embed_into, locate
+from umr.store.embedding import Fetch
+
+Wording: TypeAlias = Literal["first", "seeded"]
+
+SEED = 2023  # of UniIR's evaluation; the draw itself is ours
+_SAMPLED_MEDIA = 256
+
+
+@dataclass(frozen=True)
+class QueryVectors:
+    """Queries of one setting: ids and modality looked for, in the order of the store's rows."""
+
+    store: VectorStore
+    qids: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+class Embeddings:
+    """Makes and finds the vectors of one model.
+
+    Args:
+        encoder: the model.
+        benchmark: where items come from.
+        work_dir: folder for the stores.
+    """
+
+    def __init__(self, encoder: Encoder, benchmark: MBeir, work_dir: Path) -> None:
+        self._encoder, self._benchmark = encoder, benchmark
+        self._folder = Path(work_dir) / "vectors" / _hash(encoder.fingerprint)
+
+    def queries(self, setting: Setting, split: str, wording: Wording, bar: Bar) -> QueryVectors:
+        """Embed the queries of a setting, each with the first of its instructions or one drawn by its id."""
+        queries = self._benchmark.queries(setting, split)
+        seed = None if wording == "first" else SEED
+        known = [(query.qid, query.target_modality, choose(query.instructions, query.qid, seed)) for query in queries]
+        qids, targets, instructions = zip(*known, strict=True)
+        fetch = partial(_query_items, queries)
+        source = self._source(self._benchmark.query_path(setting, split), len(qids), fetch, repr(instructions))
+        store = self._fill(f"queries/{setting.name}-{split}-{wording}", source, qids, fetch, "query", bar, instructions)
+        return QueryVectors(store, qids, targets)
+
+    def candidates(self, pool: Pool, bar: Bar) -> VectorStore:
+        """Embed a pool."""
+        fetch = partial(_pool_items, pool)
+        source = self._source(pool.path, len(pool), fetch)
+        return self._fill(f"candidates/{pool.path.stem}", source, pool.ids, fetch, "candidate", bar)
+
+    def missing(self, pool: Pool, stores: Sequence[VectorStore]) -> list[str]:
+        """Ids of the pool that no store has."""
+        return [pool.ids[int(row)] for row in np.flatnonzero(locate(stores, pool.ids) < 0)]
+
+    def some(self, pool: Pool, dids: Sequence[str], bar: Bar) -> VectorStore:
+        """Embed some of a pool, in the order of `dids`."""
+        fetch = partial(_items_by_id, pool, dids)
+        source = self._source(pool.path, len(dids), fetch, "\n".join(dids))
+        return self._fill(f"candidates/{pool.path.stem}-rest", source, dids, fetch, "candidate", bar)
+
+    def _fill(
+        self,
+        name: str,
+        source: str,
+        ids: Sequence[str],
+        fetch: Fetch,
+        side: Side,
+        bar: Bar,
+        instructions: Sequence[str | None] | None = None,
+    ) -> VectorStore:
+        store = VectorStore.create_or_resume(
+            self._folder / f"{name}-{source[:8]}",
+            fingerprint=self._encoder.fingerprint,
+            dimension=self._encoder.dimension,
+            side=side,
+            source=source,
+        )
+        embed_into(store, self._encoder, ids, fetch, side, instructions, bar=bar)
+        return store
+
+    def _source(self, path: Path, count: int, fetch: Fetch, *more: str) -> str:
+        """Label of the data that a store is made from: the file's contents, and the sizes of some of its images.
+
+        A regenerated benchmark can have the same file names with other pictures, which the file itself does not show.
+        """
+        rows = np.unique(np.linspace(0, max(count - 1, 0), _SAMPLED_MEDIA).astype(int))
+        sizes = [_media_sizes(item) for row in rows for item in fetch(int(row), int(row) + 1)]
+        return _hash(fingerprint([path], self._benchmark.root), repr(sizes), *more)
+
+
+def _query_items(queries: Queries, start: int, stop: int) -> list[Item]:
+    return [query.item for query in queries[start:stop]]
+
+
+def _pool_items(pool: Pool, start: int, stop: int) -> list[Item]:
+    return list(pool.items(start, stop))
+
+
+def _items_by_id(pool: Pool, dids: Sequence[str], start: int, stop: int) -> list[Item]:
+    return [pool.item(did) for did in dids[start:stop]]
+
+
+def _media_sizes(item: Item) -> list[int]:
+    sources = [part.source for part in item.parts if not isinstance(part, Text)]
+    return [source.stat().st_size if source.is_file() else -1 for source in sources if isinstance(source, Path)]
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,198 @@
+"""What an evaluation found: scores per setting and pool, averages, and the rankings behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from umr import files
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMAT = 1
+RUN_NAME = "umr"
+_CAPTION = "In percent. t: text, i: image, v: video. chance: random rankings. modality@1: first global result is of the kind looked for."
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rankings of Q queries over one pool.
+
+    Attributes:
+        qids: Q query ids.
+        rows_QK: rows of the pool, best first, shape (Q, K).
+        scores_QK: their inner products, shape (Q, K).
+        dids: ids of the pool's rows.
+    """
+
+    qids: tuple[str, ...]
+    rows_QK: npt.NDArray[np.int64]
+    scores_QK: npt.NDArray[np.float32]
+    dids: pa.ChunkedArray
+
+    def rankings(self) -> dict[str, list[str]]:
+        """Candidate ids by query id, best first."""
+        depth = self.rows_QK.shape[1]
+        found = self.dids.take(pa.array(self.rows_QK.ravel())).to_pylist()
+        return {qid: found[row * depth : (row + 1) * depth] for row, qid in enumerate(self.qids)}
+
+    def trec_lines(self) -> Iterator[str]:
+        """Lines `qid Q0 did rank score umr`, ranks from 1."""
+        for (qid, dids), scores in zip(self.rankings().items(), self.scores_QK.tolist(), strict=True):
+            for rank, (did, score) in enumerate(zip(dids, scores, strict=True), 1):
+                yield f"{qid} Q0 {did} {rank} {score:.9g} {RUN_NAME}\n"
+
+
+@dataclass(frozen=True)
+class PoolResult:
+    """Scores of one setting over one pool, all in percent.
+
+    Attributes:
+        size: number of candidates.
+        metrics: mean over queries by metric name; on the global pool with `"modality_accuracy@1"`, the share of queries
+            whose first result has the modality looked for.
+        chance: what random rankings would score, for the hit rates.
+    """
+
+    size: int
+    metrics: dict[str, float]
+    chance: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """Scores of one setting.
+
+    Attributes:
+        setting: `"<dataset>_task<k>"`.
+        task: such as `"image,text -> image"`.
+        main_metric: the metric that enters the average.
+        queries: number of queries.
+        pools: by pool name, `"local"` and `"global"`.
+    """
+
+    setting: str
+    task: str
+    main_metric: str
+    queries: int
+    pools: dict[str, PoolResult]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Everything `umr.evaluation.evaluate` reports. Scores are in percent, unrounded.
+
+    Attributes:
+        fingerprint: of the model.
+        dimension: of its vectors.
+        data: fingerprint of the data evaluated on.
+        split: `"test"`, `"val"` or `"train"`.
+        instruction: `"first"` or `"seeded"`.
+        depth: results a query that were ranked.
+        settings: in the benchmark's order.
+        left_out: records not evaluated because they were unusable, counted by kind.
+        runs: rankings by setting and pool; not part of the JSON.
+        seconds: time taken by step; not part of the JSON.
+    """
+
+    fingerprint: str
+    dimension: int
+    data: str
+    split: str
+    instruction: str
+    depth: int
+    settings: tuple[SettingResult, ...]
+    left_out: dict[str, int] = field(default_factory=dict)
+    runs: Mapping[tuple[str, str], Run] = field(default_factory=dict, repr=False, compare=False)
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def pools(self) -> list[str]:
+        """Names of the pools evaluated."""
+        return [pool for pool in ("local", "global") if any(pool in one.pools for one in self.settings)]
+
+    @cached_property
+    def averages(self) -> dict[str, dict[str, float]]:
+        """Unweighted means over settings by pool: `"main"` (each setting's main metric, as M-BEIR reports) and `"hit@5"`."""
+        return {
+            pool: {
+                "main": float(np.mean([one.pools[pool].metrics[one.main_metric] for one in self.settings])),
+                "hit@5": float(np.mean([one.pools[pool].metrics["hit@5"] for one in self.settings])),
+            }
+            for pool in self.pools
+        }
+
+    def to_json(self) -> str:
+        """The result as JSON: the same bytes for the same model and data, so without times, dates and paths."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "model": {"fingerprint": self.fingerprint, "dimension": self.dimension},
+            "data": {"fingerprint": self.data, "split": self.split, "left_out": self.left_out},
+            "instruction": self.instruction,
+            "depth": self.depth,
+            "settings": [asdict(one) for one in self.settings],
+            "averages": self.averages,
+        }
+        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+    def table(self) -> Table:
+        """A row for each setting and two for the averages, scores rounded to 0.1, for `rich` to print in 80 columns."""
+        from rich import box
+        from rich.table import Table
+
+        table = Table(title=f"{self.split} queries, model {self.fingerprint[:12]}", caption=_CAPTION, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        table.add_column("setting")
+        table.add_column("task")
+        table.add_column("metric")
+        for pool in self.pools:
+            table.add_column(pool, justify="right", style="bold")
+            table.add_column("chance", justify="right", style="dim")
+        if "global" in self.pools:
+            table.add_column("modality@1", justify="right")
+        for one in self.settings:
+            table.add_row(one.setting, _short(one.task), one.main_metric, *self._cells(one))
+        table.add_section()
+        for name, label in (("main", "above"), ("hit@5", "hit@5")):
+            cells = [cell for pool in self.pools for cell in (f"{self.averages[pool][name]:.1f}", "")]
+            table.add_row("average", "", label, *cells, style="bold")
+        return table
+
+    def _cells(self, one: SettingResult) -> list[str]:
+        cells = []
+        for pool in self.pools:
+            found = one.pools[pool]
+            cells += [f"{found.metrics[one.main_metric]:.1f}", f"{found.chance[one.main_metric]:.2g}"]
+        if "global" in self.pools:
+            cells.append(f"{one.pools['global'].metrics['modality_accuracy@1']:.1f}")
+        return cells
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        out = StringIO()
+        Console(file=out, width=100, no_color=True).print(self.table())
+        return out.getvalue()
+
+    def write_run_trec(self, folder: Path) -> list[Path]:
+        """Write `<setting>_<pool>.trec` for every setting and pool, in the format trec_eval reads; returns the paths."""
+        paths = []
+        for (setting, pool), run in self.runs.items():
+            path = Path(folder) / f"{setting}_{pool}.trec"
+            files.write_text(path, "".join(run.trec_lines()))
+            paths.append(path)
+        return paths
+
+
+def _short(task: str) -> str:
+    """`"image,text -> image"` as `"it -> i"`."""
+    return " -> ".join("".join(kind[0] for kind in side.split(",")) for side in task.split(" -> "))

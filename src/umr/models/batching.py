@@ -1,0 +1,97 @@
+"""From a stream of items to vectors in input order: sort by cost, pack by a token budget, prepare ahead of the forward pass.
+
+A batch is bounded by what it costs (its rows times its longest row), not by a row count: a hundred captions and four pages take
+about the same memory and time. Preparing (decoding, resizing, tokenising) runs in a background thread while the model computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+Row = TypeVar("Row")
+
+PREPARE = 32
+"""Items prepared in one call of the background thread."""
+WINDOW = 4
+"""Batches' worth of rows that are sorted together: more sorts better, fewer hold less in memory."""
+
+
+def pack(costs: Sequence[int], budget: int) -> list[list[int]]:
+    """Group rows into batches whose padded cost stays within a budget.
+
+    Args:
+        costs: cost of each row.
+        budget: largest (rows x longest row) of a batch. A row that exceeds it alone becomes a batch alone.
+
+    Returns:
+        Batches of indices into `costs`, longest rows first, ties in input order; deterministic.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        if not batches or (len(batches[-1]) + 1) * longest > budget:
+            batches.append([])
+            longest = max(costs[index], 1)
+        batches[-1].append(index)
+    return batches
+
+
+def encode_stream(
+    count: int,
+    prepare: Callable[[int, int], list[Row]],
+    cost: Callable[[Row], int],
+    forward: Callable[[list[Row]], np.ndarray],
+    budget: int,
+) -> np.ndarray:
+    """Run `prepare` and `forward` over `count` rows, overlapped, and return the vectors in input order.
+
+    Args:
+        count: number of rows.
+        prepare: `(start, stop) -> rows`, called in order in a background thread.
+        cost: a row's cost in tokens.
+        forward: rows -> float32 (rows, D), called in this thread.
+        budget: tokens a batch.
+
+    Returns:
+        (count, D) float32. The grouping depends on the rows alone, so the same input gives the same bytes.
+    """
+    out: np.ndarray | None = None
+    for start, rows in _windows(count, prepare, cost, budget * WINDOW):
+        for batch in pack([cost(row) for row in rows], budget):
+            vectors = forward([rows[index] for index in batch])
+            if out is None:
+                out = np.empty((count, vectors.shape[1]), np.float32)
+            out[start + np.array(batch)] = vectors
+    assert out is not None, "encode_stream needs at least one row"
+    return out
+
+
+def _windows(
+    count: int, prepare: Callable[[int, int], list[Row]], cost: Callable[[Row], int], size: int
+) -> Iterator[tuple[int, list[Row]]]:
+    spans = [(start, min(start + PREPARE, count)) for start in range(0, count, PREPARE)]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Bounded look-ahead: prepared images are large.
+        ahead = 4
+        futures = [pool.submit(prepare, *span) for span in spans[:ahead]]
+        window: list[Row] = []
+        first, total = 0, 0
+        try:
+            for position in range(len(spans)):
+                rows = futures.pop(0).result()
+                if position + ahead < len(spans):
+                    futures.append(pool.submit(prepare, *spans[position + ahead]))
+                window.extend(rows)
+                total += sum(cost(row) for row in rows)
+                if total >= size:
+                    yield first, window
+                    first, window, total = first + len(window), [], 0
+            if window:
+                yield first, window
+        finally:
+            for future in futures:
+                future.cancel()

@@ -1,0 +1,216 @@
+"""Saving a model so that plain sentence-transformers loads it and gives the same vectors.
+
+The folder is a transformers checkpoint (weights, processor, a chat template written from ours) with sentence-transformers'
+module list beside it. What cannot be said there is said to the caller, and the folder is then ours alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umr.errors import ModelError
+from umr.files import write_text
+from umr.models.backbone import QWEN_FAMILIES
+from umr.rendering.template import Template, split_layout
+
+if TYPE_CHECKING:
+    from umr.models.embedder import RenderedEngine
+
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+_MODALITIES = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": _FORWARD, "image": _FORWARD, "video": _FORWARD, "message": {**_FORWARD, "format": "structured"}},
+    "module_output_name": "token_embeddings",
+}
+_POOLING_FILE = Path(__file__).with_name("masked_pooling.py")
+
+
+def save(engine: RenderedEngine, folder: Path) -> list[str]:
+    """Write a model folder; it appears whole or not at all.
+
+    Returns:
+        Why plain sentence-transformers cannot load it, one reason a line; empty when it can.
+    """
+    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder}: exists and is, or holds, something else than a model; choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        reasons = _write(engine, temporary)
+        os.chmod(temporary, 0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+            os.replace(folder, old / "model")
+            try:
+                os.replace(temporary, folder)
+            except BaseException:
+                os.replace(old / "model", folder)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return reasons
+
+
+def _write(engine: RenderedEngine, folder: Path) -> list[str]:
+    network: Any = engine.model.network
+    if hasattr(network, "merge_and_unload"):
+        raise ModelError("the model still carries LoRA adapters; merge them before saving (umr.models.parts.merge_lora)")
+    network.save_pretrained(folder)
+    engine.model.settings.save(folder)
+    engine.renderer.template.save(folder)
+    reasons = why_not_exchangeable(engine)
+    tokenizer = engine.renderer.tokenizer
+    tokenizer.model_max_length = engine.model.settings.max_tokens
+    processor = engine.processor
+    before = getattr(processor, "chat_template", None)
+    if not reasons and engine.model.family in QWEN_FAMILIES:
+        processor.chat_template = jinja(
+            engine.renderer.template, timestamps=bool(engine.renderer.vision and engine.renderer.vision.has_timestamps)
+        )
+    try:
+        processor.save_pretrained(folder)
+    finally:
+        processor.chat_template = before
+    if not reasons:
+        _write_modules(engine, folder)
+    return reasons
+
+
+def why_not_exchangeable(engine: RenderedEngine) -> list[str]:
+    """What this model does that a folder for plain sentence-transformers cannot express."""
+    settings, template, reasons = engine.model.settings, engine.renderer.template, []
+    if settings.positions == "flat":
+        reasons.append("positions='flat': transformers always places vision tokens in two dimensions")
+    if settings.pooling == "token_before_emb":
+        reasons.append("pooling='token_before_emb': sentence-transformers has no such pooling")
+    if template.suffix:
+        reasons.append(f"template {template.name!r}: its suffix depends on the item's modality")
+    if settings.pooling == "last" and settings.dimension is not None:
+        reasons.append("pooling='last' with a dimension: sentence-transformers would not scale the shorter vector to unit length")
+    if engine.model.family not in QWEN_FAMILIES:
+        reasons.append("a backbone without a chat format: sentence-transformers would join instruction and text in its own way")
+    elif settings.pooling == "mean" and skipped_span(engine) is None:
+        reasons.append(f"template {template.name!r}: what it skips is not one span between two special tokens that stand nowhere before")
+    return reasons
+
+
+def skipped_span(engine: RenderedEngine) -> tuple[int, int] | tuple[()] | None:
+    """The special tokens around the skipped span; `()` when nothing is skipped, None when it has no such borders."""
+    template, spans = engine.renderer.template, set()
+    ids = {token: engine.renderer.tokenizer.convert_tokens_to_ids(token) for token in engine.renderer.tokenizer.all_special_tokens}
+    layouts = (template.with_instruction, template.without_instruction)
+    for layout in layouts:
+        if "{skip}" not in layout:
+            continue
+        before, inside = layout.split("{skip}", 1)
+        inside = inside.split("{/skip}", 1)[0]
+        starts = [token for token in ids if inside.startswith(token)]
+        ends = [token for token in ids if inside.endswith(token)]
+        if not starts or not ends or starts == ends or layout.count("{skip}") > 1:
+            return None
+        # The pooling module looks for the first opening token and the first closing one after it, in every row.
+        if starts[0] in before or inside.count(ends[0]) > 1:
+            return None
+        spans.add((starts[0], ends[0]))
+    if len(spans) > 1:
+        return None
+    if not spans:
+        return ()
+    start, end = spans.pop()
+    if any("{skip}" not in layout and start in layout for layout in layouts):
+        return None
+    return ids[start], ids[end]
+
+
+def jinja(template: Template, timestamps: bool) -> str:
+    """Our template as a chat template: the prompt is the system message, the item is the user's.
+
+    Args:
+        template: without a suffix.
+        timestamps: the processor writes vision borders around each frame itself (Qwen3-VL).
+    """
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    video = "<|video_pad|>" if timestamps else "<|vision_start|><|video_pad|><|vision_end|>"
+    show = (
+        "{%- macro show(parts, media, text) -%}{%- for part in parts -%}"
+        "{%- if part.type == 'image' and media -%}" + image + "{%- elif part.type == 'video' and media -%}" + video + ""
+        "{%- elif part.type == 'text' and text -%}{{- part.text -}}{%- endif -%}{%- endfor -%}{%- endmacro -%}"
+    )
+    find = (
+        "{%- set ns = namespace(instruction='', parts=[]) -%}"
+        "{%- for message in messages -%}{%- if message.role == 'system' -%}"
+        "{%- set ns.instruction = message.content if message.content is string else message.content[0].text -%}"
+        "{%- else -%}{%- set ns.parts = [{'type': 'text', 'text': message.content}] if message.content is string else message.content -%}"
+        "{%- endif -%}{%- endfor -%}"
+    )
+    layouts = [_jinja_layout(layout, template) for layout in (template.with_instruction, template.without_instruction)]
+    return find + show + "{%- if ns.instruction -%}" + layouts[0] + "{%- else -%}" + layouts[1] + "{%- endif -%}"
+
+
+def _jinja_layout(layout: str, template: Template) -> str:
+    out = []
+    pieces = split_layout(layout)
+    for index, (kind, value) in enumerate(pieces):
+        if kind == "literal":
+            before_text = index + 1 < len(pieces) and pieces[index + 1][0] == "text"
+            if before_text and value.endswith(" "):
+                out.append("{{- " + _quote(value[:-1]) + " -}}{%- if show(ns.parts, false, true) -%}{{- ' ' -}}{%- endif -%}")
+            else:
+                out.append("{{- " + _quote(value) + " -}}")
+        elif kind == "instruction":
+            out.append("{{- ns.instruction or " + _quote(template.default_instruction) + " -}}")
+        elif kind in ("content", "media", "text"):
+            media, text = str(kind != "text").lower(), str(kind != "media").lower()
+            out.append("{{- show(ns.parts, " + media + ", " + text + ") -}}")
+    return "".join(out)
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # jinja does not know JSON's surrogate pairs
+
+
+def _write_modules(engine: RenderedEngine, folder: Path) -> None:
+    span = skipped_span(engine)
+    base = "sentence_transformers"
+    transformer, pooling, normalize = (
+        f"{base}.base.modules.transformer.Transformer",
+        f"{base}.sentence_transformer.modules.pooling.Pooling",
+        f"{base}.base.modules.normalize.Normalize",
+    )
+    settings = engine.model.settings
+    if settings.pooling == "mean" and (span or settings.dimension is not None):
+        shutil.copyfile(_POOLING_FILE, folder / "umr_pooling.py")
+        pooling = "umr_pooling.MaskedMeanPooling"
+        start, end = span or (-1, -1)
+        config: dict[str, Any] = {"embedding_dimension": engine.dimension, "start_token_id": start, "end_token_id": end}
+    else:
+        mode = "mean" if settings.pooling == "mean" else "lasttoken"
+        config = {"embedding_dimension": engine.dimension, "pooling_mode": mode, "include_prompt": True}
+    write_text(folder / "1_Pooling" / "config.json", json.dumps(config, indent=2))
+    (folder / "2_Normalize").mkdir()
+    modules = [("", transformer), ("1_Pooling", pooling), ("2_Normalize", normalize)]
+    listing = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
+    write_text(folder / "modules.json", json.dumps(listing, indent=2))
+    write_text(folder / "sentence_bert_config.json", json.dumps(_MODALITIES, indent=2))
+    import sentence_transformers
+    import transformers
+
+    versions = {"sentence_transformers": sentence_transformers.__version__, "transformers": transformers.__version__}
+    about: dict[str, Any] = {
+        "model_type": "SentenceTransformer",
+        "__version__": versions,
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    write_text(folder / "config_sentence_transformers.json", json.dumps(about, indent=2))

@@ -1,0 +1,56 @@
+"""The three parts of a multimodal LLM - vision tower, projector, language model - and training some of them.
+
+Part names are the same for all Qwen-VL families, though their layers are not: a bare list of layer names, as adapters are often
+configured, would also hit Qwen2.5-VL's vision MLP, whose layers are named as the language model's (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from umr.errors import RecipeError
+
+PARTS = ("language", "projector", "vision")
+_PROJECTOR = re.compile(r"(^|\.)visual\.(merger|deepstack_merger_list)\.")
+
+
+def part_of(name: str) -> str:
+    """The part a parameter or module belongs to, by its name within the network."""
+    if _PROJECTOR.search(name + "."):
+        return "projector"
+    return "vision" if re.search(r"(^|\.)visual\.", name + ".") else "language"
+
+
+def freeze_all_but(network: torch.nn.Module, parts: Iterable[str]) -> None:
+    """Leave gradients on for some parts only. Raises `RecipeError` when the network has no such part."""
+    wanted = set(parts)
+    present = {part_of(name) for name, _ in network.named_parameters()}
+    if missing := wanted - present:
+        raise RecipeError(f"training.parts: this backbone has no {', '.join(sorted(missing))} part; it has {', '.join(sorted(present))}")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(part_of(name) in wanted)
+
+
+def add_lora(network: Any, rank: int, alpha: int, dropout: float, parts: Iterable[str]) -> Any:
+    """Put adapters on every linear layer of some parts; everything else is frozen.
+
+    Returns:
+        A peft model around `network`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    wanted = set(parts)
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    targets = [name for name in linear if part_of(name) in wanted]
+    if missing := wanted - {part_of(name) for name in targets}:
+        raise RecipeError(f"training.lora.parts: this backbone has no linear layers in {', '.join(sorted(missing))}")
+    return get_peft_model(network, LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=targets))
+
+
+def merge_lora(network: Any) -> Any:
+    """Fold adapters into the weights. A network without adapters is returned as it is."""
+    return network.merge_and_unload() if hasattr(network, "merge_and_unload") else network

@@ -1,0 +1,114 @@
+"""Any SentenceTransformer as an engine of `Embedder`: its own rendering and pooling, our packing and ordering."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from umr.errors import MediaError, ModelError, RenderError
+from umr.items import Image, Item, Side, Text, Video
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One input in sentence-transformers' own terms, with its prompt and an estimate of its tokens."""
+
+    value: Any
+    prompt: str | None
+    tokens: int
+
+
+class SentenceTransformerEngine:
+    """Embeds through a loaded SentenceTransformer.
+
+    Args:
+        model: the SentenceTransformer.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.modalities = set(getattr(model, "modalities", ["text"]))
+
+    @classmethod
+    def load(cls, folder: Path, device: str, dtype: torch.dtype) -> SentenceTransformerEngine:
+        """Load a folder with `modules.json`, without running code that it carries."""
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+        except Exception as error:  # its loaders raise whatever the modules raise
+            raise ModelError(f"{folder}: sentence-transformers cannot load it ({str(error).splitlines()[0]})") from error
+        return cls(model)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self.model.get_embedding_dimension())
+
+    def prepare(self, items: Sequence[Item], side: Side, instructions: list[str | None]) -> list[Prepared]:
+        """Decode media and put items into the form that sentence-transformers takes."""
+        if side == "candidate" and any(instructions):
+            raise RenderError("instructions belong to the query side; a candidate is embedded without one")
+        return [self._prepare(item, instruction) for item, instruction in zip(items, instructions, strict=True)]
+
+    def _prepare(self, item: Item, prompt: str | None) -> Prepared:
+        if missing := set(item.modality.split(",")) - self.modalities:
+            raise MediaError(
+                f"item {item.id or item.digest[:8]} holds {', '.join(sorted(missing))}, which this SentenceTransformer does not take"
+            )
+        images = [part.open() for part in item.parts if isinstance(part, Image)]
+        videos = [part.frames() for part in item.parts if isinstance(part, Video)]
+        value: dict[str, Any] = {}
+        for part in item.parts:  # the order of the keys is the order in the sequence
+            if isinstance(part, Image) and "image" not in value:
+                value["image"] = images if len(images) > 1 else images[0]
+            elif isinstance(part, Video) and "video" not in value:
+                value["video"] = {
+                    "array": list(videos[0].images),
+                    "video_metadata": {
+                        "fps": videos[0].fps,
+                        "total_num_frames": len(videos[0].images),
+                        "frames_indices": list(videos[0].indices),
+                    },
+                }
+            elif isinstance(part, Text) and "text" not in value:
+                value["text"] = item.text
+        tokens = len(item.text) // 3 + sum(image.width * image.height for image in images) // 784 + 16
+        tokens += sum(frame.width * frame.height for video in videos for frame in video.images) // 1568
+        only = next(iter(value.values())) if len(value) == 1 else None
+        # A bare text goes as a text; everything else says its type, so that no string is taken for a path.
+        return Prepared(only if isinstance(only, str) or hasattr(only, "size") else value, prompt or None, tokens)
+
+    def cost(self, row: Prepared) -> int:
+        """Estimated tokens."""
+        return row.tokens
+
+    def forward(self, rows: list[Prepared]) -> np.ndarray:
+        """Embed one batch; rows of different prompts go in separate calls."""
+        out = np.empty((len(rows), self.dimension), np.float32)
+        for prompt in dict.fromkeys(row.prompt for row in rows):
+            index = [i for i, row in enumerate(rows) if row.prompt == prompt]
+            vectors = self.model.encode(
+                [rows[i].value for i in index],
+                prompt=prompt,
+                batch_size=len(index),
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            out[index] = vectors
+        return out
+
+    def fingerprint_parts(self) -> list[str]:
+        """Everything a vector depends on, as text."""
+        from umr.models.embedder import weights_hash
+
+        return ["sentence-transformer", str(self.model), weights_hash(self.model)]

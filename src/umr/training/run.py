@@ -1,0 +1,231 @@
+"""One training run: recipe in, a folder out with the model and the record of how it came about.
+
+<out>/recipe.yaml     the recipe, every default written out
+<out>/run.json        versions, fingerprints of data and models, seed, machine, time, throughput, final loss
+<out>/log.jsonl       loss, learning rate, temperature by step
+<out>/model/          the trained model; its existence means that the run is done
+<out>/checkpoint-*/   while it runs
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from umr.errors import RecipeError
+from umr.files import write_text
+from umr.losses.gathered import rank, world_size
+from umr.losses.temperature import Temperature
+from umr.models import parts
+from umr.models.embedder import Embedder, RenderedEngine
+from umr.progress import progress
+from umr.training import recipe as recipes
+from umr.training.batches import StepDataset
+from umr.training.plan import Plan
+from umr.training.recipe import Recipe
+from umr.training.sources import open_sources
+from umr.training.trainer import RetrievalTrainer, Retriever, last_complete_checkpoint
+
+log = logging.getLogger(__name__)
+PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+def train(recipe: Path | Recipe, overrides: list[str] | None = None, out: Path | None = None, restart: bool = False) -> Path:
+    """Run a recipe, or go on with an interrupted run of it.
+
+    Args:
+        recipe: path of a YAML file, or a checked recipe.
+        overrides: `key=value` changes to a file.
+        out: run folder; `runs/<name>` by default.
+        restart: throw an earlier run in `out` away instead of going on with it.
+
+    Returns:
+        The folder of the trained model, `<out>/model`. A finished run is not repeated.
+
+    Raises:
+        RecipeError: a bad recipe, or `out` holds a run of another recipe.
+        DataError, ModelError: as the data and the model say.
+    """
+    checked = recipes.load(recipe, overrides) if isinstance(recipe, Path) else recipe
+    out = out or Path("runs") / checked.name
+    if restart and out.exists() and rank() == 0:
+        shutil.rmtree(out)
+    _claim(checked, out)
+    if (out / "run.json").is_file() and (out / "model" / "config.json").is_file():
+        return out / "model"
+    return _run(checked, out)
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Write the recipe into a new run folder, or make sure that an old one is of the same recipe."""
+    text, file = recipes.dump(recipe), out / "recipe.yaml"
+    if file.is_file():
+        if file.read_text("utf-8") != text:
+            raise RecipeError(f"{out}: holds a run of another recipe (see {file}); choose another --out, or --restart to replace it")
+    elif out.exists() and any(out.iterdir()):
+        raise RecipeError(f"{out}: exists and is no run folder; choose another --out")
+    elif rank() == 0:
+        write_text(file, text)
+
+
+def _run(recipe: Recipe, out: Path) -> Path:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenisation runs in worker processes already
+    started = time.time()
+    set_seed(recipe.training.seed)
+    sources, weights, data = open_sources(recipe)
+    given = recipe.model.model_dump(exclude={"path"})
+    embedder = Embedder.load(recipe.model.path, **given)
+    engine = embedder.engine
+    if not isinstance(engine, RenderedEngine):
+        raise RecipeError("model.path: a foreign SentenceTransformer is trained with sentence-transformers itself")
+    plan = _plan(recipe, sources, weights)
+    retriever = _retriever(recipe, engine)
+    dataset = StepDataset(plan, sources, engine.renderer, rank(), world_size())
+    record = _record(recipe, data, embedder.fingerprint, plan.steps)
+    trainer = RetrievalTrainer(retriever, recipe, _arguments(recipe, out, plan.steps), dataset, [])
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback", "NotebookProgressCallback"):
+            trainer.remove_callback(type(callback))
+    checkpoint = last_complete_checkpoint(out)
+    with progress(f"training {recipe.name}", total=plan.steps, unit="steps") as bar:
+        trainer.add_callback(_Reporter(out, retriever, bar))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if rank() == 0:
+        _finish(trainer, retriever, embedder, engine, out, record, started)
+    return out / "model"
+
+
+def _plan(recipe: Recipe, sources: list[Any], weights: list[float]) -> Plan:
+    settings = recipe.training
+    if settings.batch_size % world_size():
+        raise RecipeError(f"training.batch_size={settings.batch_size} does not divide over {world_size()} processes")
+    sizes = [len(source) for source in sources]
+    return Plan(sizes, weights, settings.batch_size, settings.steps, settings.epochs, settings.seed, settings.tasks_per_batch)
+
+
+def _retriever(recipe: Recipe, engine: RenderedEngine) -> Retriever:
+    settings, model = recipe.training, engine.model
+    if settings.lora is not None:
+        model.network = parts.add_lora(model.network, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, settings.lora.parts)
+    elif settings.parts is not None:
+        parts.freeze_all_but(model.network, settings.parts)
+    if settings.gradient_checkpointing:
+        model.network.gradient_checkpointing_enable({"use_reentrant": False})
+        if settings.lora is not None:
+            model.network.enable_input_require_grads()
+    stated = "temperature" in recipe.loss.model_fields_set
+    start = recipe.loss.temperature if stated or model.settings.temperature is None else model.settings.temperature
+    return Retriever(model, Temperature(start, recipe.loss.learn_temperature))
+
+
+def _arguments(recipe: Recipe, out: Path, steps: int) -> TrainingArguments:
+    settings = recipe.training
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # one element of the data set is a whole step
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup_ratio * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        logging_steps=settings.log_every,
+        seed=settings.seed,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        optim="adamw_torch_fused",
+        dataloader_pin_memory=False,
+    )
+
+
+class _Reporter(TrainerCallback):
+    """Live progress, and a line of `log.jsonl` for each logged step."""
+
+    def __init__(self, out: Path, retriever: Retriever, bar: Any) -> None:
+        self.file, self.retriever, self.bar, self.done = out / "log.jsonl", retriever, bar, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forget the lines of steps that are run again after an interruption."""
+        if state.is_world_process_zero and self.file.is_file():
+            lines = [line for line in self.file.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
+            write_text(self.file, "".join(line + "\n" for line in lines))
+        self._advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Move the bar."""
+        self._advance(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Write the numbers of a step."""
+        if state.is_world_process_zero and "loss" in logs:
+            line = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
+            line |= {"gradient_norm": float(logs.get("grad_norm", 0)), "temperature": float(self.retriever.temperature().detach())}
+            with self.file.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _advance(self, step: int) -> None:
+        self.bar.advance(step - self.done)
+        self.done = step
+
+
+def _record(recipe: Recipe, data: dict[str, str], fingerprint: str, steps: int) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "name": recipe.name,
+        "data": data,
+        "started_from": fingerprint,
+        "steps": steps,
+        "seed": recipe.training.seed,
+        "machine": {"device": device, "processes": world_size(), "python": platform.python_version(), "system": platform.platform()},
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _finish(
+    trainer: RetrievalTrainer,
+    retriever: Retriever,
+    embedder: Embedder,
+    engine: RenderedEngine,
+    out: Path,
+    record: dict[str, Any],
+    started: float,
+) -> None:
+    engine.model.network = parts.merge_lora(engine.model.network)
+    if trainer.recipe.training.gradient_checkpointing:
+        engine.model.network.gradient_checkpointing_disable()
+    engine.model.eval()
+    temperature = round(float(retriever.temperature().detach()), 6)
+    engine.model.settings = replace(engine.model.settings, temperature=temperature)
+    reasons = embedder.save(out / "model")
+    seconds = time.time() - started
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    record |= {
+        "model": embedder.fingerprint,
+        "temperature": temperature,
+        "final_loss": losses[-1] if losses else None,
+        "seconds_of_last_start": round(seconds, 1),
+        "queries_per_second": round(trainer.recipe.training.batch_size * trainer.state.max_steps / seconds, 1),
+        "not_for_plain_sentence_transformers": reasons,
+    }
+    write_text(out / "run.json", json.dumps(record, indent=2) + "\n")
+    for folder in out.glob("checkpoint-*"):
+        shutil.rmtree(folder)

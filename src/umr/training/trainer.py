@@ -1,0 +1,173 @@
+"""The contrastive step on `transformers.Trainer`, which brings the loop, checkpoints, schedules, precision and trackers."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from umr.files import write_text
+from umr.losses.gathered import gather_batch, world_size
+from umr.losses.infonce import info_nce
+from umr.losses.temperature import Temperature
+from umr.models.batching import pack
+from umr.models.embedder import EmbeddingModel
+from umr.training import gradient_cache
+from umr.training.batches import RetrievalBatch, StepDataset, identity
+from umr.training.recipe import Recipe
+
+COMPLETE = "complete"
+"""Written last into a checkpoint; one without it was interrupted and is not resumed from."""
+WEIGHTS = "model.safetensors"
+
+
+class Retriever(torch.nn.Module):
+    """What is optimised: the embedding model and the temperature.
+
+    Args:
+        model: network and pooling.
+        temperature: of the loss.
+    """
+
+    def __init__(self, model: EmbeddingModel, temperature: Temperature) -> None:
+        super().__init__()
+        self.model: EmbeddingModel = model
+        self.temperature: Temperature = temperature
+
+
+class RetrievalTrainer(Trainer):
+    """Trains a `Retriever` on `RetrievalBatch`es.
+
+    Args:
+        retriever: what is optimised.
+        recipe: loss and memory settings.
+        arguments: transformers' own.
+        steps: the batches.
+        callbacks: transformers' callbacks.
+    """
+
+    def __init__(
+        self, retriever: Retriever, recipe: Recipe, arguments: TrainingArguments, steps: StepDataset, callbacks: list[TrainerCallback]
+    ) -> None:
+        super().__init__(model=retriever, args=arguments, train_dataset=steps, data_collator=identity, callbacks=callbacks)
+        self.recipe = recipe
+
+    def get_train_dataloader(self) -> DataLoader[RetrievalBatch]:
+        """One element a step, already this device's share; hence not split again by accelerate."""
+        workers = self.recipe.training.workers
+        return DataLoader(
+            self.train_dataset,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=identity,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=False,
+        )
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Accumulate the gradient of one global batch and return its loss."""
+        model.train()
+        retriever: Any = self.accelerator.unwrap_model(model)
+        batch: RetrievalBatch = inputs
+        costs = [len(row.token_ids_L) + row.patches // 4 for row in batch.rows]
+        # All processes must agree on nothing but the loss: gradients are added up below, once, whatever the chunks were.
+        with model.no_sync() if hasattr(model, "no_sync") else nullcontext():
+            loss = gradient_cache.backward(
+                batch.rows,
+                pack(costs, self.recipe.training.chunk_tokens),
+                retriever.model,
+                lambda embeddings_UD: self._loss(retriever, batch, embeddings_UD),
+                self.recipe.training.gradient_cache,
+                self._precision,
+            )
+        if world_size() > 1:
+            _sum_gradients(retriever)
+            dist.all_reduce(loss)
+        return loss
+
+    def _loss(self, retriever: Any, batch: RetrievalBatch, embeddings_UD: torch.Tensor) -> torch.Tensor:
+        device = embeddings_UD.device
+        columns = type(batch.columns)(*(tensor.to(device) for tensor in vars(batch.columns).values()))
+        query_BD, candidate_CD = embeddings_UD[batch.query_B.to(device)], embeddings_UD[batch.candidate_C.to(device)]
+        query_BD, candidate_CD, columns, own = gather_batch(query_BD, candidate_CD, columns)
+        settings = self.recipe.loss
+        return info_nce(
+            query_BD,
+            candidate_CD,
+            columns,
+            retriever.temperature(),
+            both_ways=settings.both_ways,
+            mask=settings.mask_false_negatives,
+            rows=own,
+        )
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.recipe.training.precision == "bfloat16":
+            return torch.autocast(self.args.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> None:
+        return None  # the loss is a mean over the global batch already
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted here; throughput is reported in queries and tokens."""
+        return 0
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save what is trained, as safetensors; frozen weights stay in the folder the run started from."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {name: parameter.detach().cpu().contiguous() for name, parameter in self._trained()}
+        save_file(trained, folder / WEIGHTS)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            write_text(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE, "")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self._trained():
+                parameter.copy_(saved[name])
+
+    def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
+        retriever = self.accelerator.unwrap_model(self.model)
+        return [(name, parameter) for name, parameter in retriever.named_parameters() if parameter.requires_grad]
+
+
+def last_complete_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; interrupted ones are removed."""
+    found: list[tuple[int, Path]] = []
+    for folder in run.glob("checkpoint-*"):
+        if (folder / COMPLETE).exists():
+            found.append((int(folder.name.rpartition("-")[2]), folder))
+        else:
+            shutil.rmtree(folder)
+    return max(found)[1] if found else None
+
+
+def _sum_gradients(module: torch.nn.Module) -> None:
+    """Add up the gradients of all ranks. The losses are shares of the global mean, so the sum is its gradient."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:  # this rank's rows did not use it, another's may have
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.reshape(-1) for parameter in trained if parameter.grad is not None])
+    dist.all_reduce(flat)
+    start = 0
+    for parameter in trained:
+        assert parameter.grad is not None
+        parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()

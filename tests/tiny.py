@@ -1,0 +1,122 @@
+"""Tiny checkpoints and sample items that several test files share. Everything is made once a process and removed at its end."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from safetensors.torch import load_file, save_file
+
+from umr.items import Image, Item, Text, Video
+from umr.models.embedder import Embedder
+from umr.models.tiny import make_checkpoint
+
+FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl")
+TEXTS = ["a red circle top left", "blue ring center", "make it blue", "two of them moving over the scene", "find an image like this one"] * 8
+INSTRUCTION = "Find an image that shows the thing."
+
+
+@functools.cache
+def workplace() -> Path:
+    """A folder for this process, removed at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="umr-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def checkpoint(family: str, size: str = "tiny") -> Path:
+    """A checkpoint as `umr init` writes it, except that its layers speak louder.
+
+    Fresh weights are so small that a row's vector hardly depends on attention, positions or DeepStack: a fault there would hide
+    below the tolerance of a test. All matrices of the attention and vision layers are therefore multiplied.
+    """
+    folder = workplace() / f"{family}-{size}"
+    make_checkpoint(family, folder, TEXTS, size)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    loud = {name: tensor * LOUDER if is_matrix(name, tensor) else tensor for name, tensor in tensors.items()}
+    save_file(loud, file, metadata={"format": "pt"})
+    return folder
+
+
+LOUDER = 4.0
+
+
+def is_matrix(name: str, tensor: torch.Tensor) -> bool:
+    return tensor.ndim == 2 and "embed" not in name
+
+
+@functools.cache
+def text_checkpoint() -> Path:
+    """A text-only Qwen3 with the tokenizer of the tiny Qwen3-VL."""
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
+
+    folder = workplace() / "qwen3-text"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint("qwen3-vl"))
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen3Model(config).save_pretrained(folder)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def copy_of(folder: Path, name: str) -> Path:
+    """A fresh copy of a checkpoint that a test may damage."""
+    target = Path(tempfile.mkdtemp(dir=workplace(), prefix=f"{name}-")) / "model"
+    shutil.copytree(folder, target)
+    return target
+
+
+@functools.cache
+def embedder(family: str, **settings: Any) -> Embedder:
+    """`Embedder.load` of a tiny checkpoint; do not change what it returns."""
+    return Embedder.load(checkpoint(family), **settings)
+
+
+def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+    """Coarse coloured noise, which survives resizing."""
+    rng = np.random.default_rng(seed)
+    small = PIL.Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8))
+    return small.resize((width, height), PIL.Image.Resampling.NEAREST)
+
+
+def film(frames: int = 5, width: int = 64, height: int = 64, seed: int = 100) -> list[PIL.Image.Image]:
+    return [picture(width, height, seed + number) for number in range(frames)]
+
+
+@functools.cache
+def sample_items() -> dict[str, Item]:
+    """One or more items of each kind, of unequal lengths."""
+    square, wide, odd = picture(64, 64, 1), picture(128, 64, 2), picture(90, 70, 3)
+    return {
+        "text": Item.of(text="a red circle"),
+        "long text": Item.of(text="two of them moving over the scene, " * 6),
+        "unicode text": Item.of(text="un círculo — 赤い丸 🎈 e\u0301"),
+        "image": Item.of(image=square),
+        "wide image": Item.of(image=wide),
+        "image+text": Item.of(image=odd, text="make it blue"),
+        "several images": Item.of(images=[square, odd], text="two of them"),
+        "several images, no text": Item.of(images=[wide, square, wide]),
+        "video": Item.of(video=Video(film(4), fps=2.0)),
+        "odd video": Item.of(video=Video(film(5, 96, 64), fps=24.0)),
+        "video+text": Item.of(video=Video(film(3), fps=1.0), text="moving"),
+        "text, image, text": Item((Text("before"), Image(square), Text("after"))),
+        "image+video+text": Item.of(image=square, video=Video(film(2), fps=2.0), text="both"),
+    }
