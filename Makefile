@@ -1,8 +1,6 @@
 # make demo | test | lint | clean: each fills .venv first when it is missing or out of date.
 #
 # Needs Debian or alike with python3.11 (and python3.11-venv), gcc, make.
-# Where the package index serves the CUDA build of torch and you want the small one:
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

@@ -85,9 +85,9 @@ class Video:
     modality = "video"
 
     def __post_init__(self) -> None:
+        media.check_video_source(self.source)
         if not isinstance(self.source, Path):
             object.__setattr__(self, "source", tuple(self.source))
-        media.check_video_source(self.source)
 
     def frames(self) -> media.Frames:
         """Decode and sample. Raises `MediaError` naming the file when it cannot be used."""

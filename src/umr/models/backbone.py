@@ -22,32 +22,46 @@ Attention = Literal["bidirectional", "causal"]
 Positions = Literal["mrope", "flat"]
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 Batch = dict[str, torch.Tensor]
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
 
 
-def load_config(path: str | Path, revision: str | None = None) -> Any:
-    """Read a checkpoint's configuration, or say in one line why it cannot be read."""
+def local_folder(path: str | Path, revision: str | None = None) -> Path:
+    """The folder itself, or the local copy of a hub id: whole, with the settings and the template that lie beside the weights."""
     folder = Path(path)
-    if folder.exists() and not (folder / "config.json").is_file():
+    if folder.exists():
+        if revision is not None:
+            raise ModelError(f"{path}: revision={revision!r} has no effect on a folder; leave it out")
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), revision=revision, allow_patterns=_HUB_FILES))
+    except Exception as error:  # no network, no such model, not an id: the hub client has a kind of error for each
+        raise ModelError(f"{path}: neither a folder here nor a model that can be fetched ({str(error).splitlines()[0]})") from error
+
+
+def load_config(path: Path) -> Any:
+    """Read a checkpoint's configuration, or say in one line why it cannot be read."""
+    if not (path / "config.json").is_file():
         raise ModelError(f"{path}: not a model folder (it has no config.json); give the folder that save() or `umr init` wrote")
     try:
-        return AutoConfig.from_pretrained(path, revision=revision)
-    except (OSError, ValueError) as error:
-        what = "unreadable config.json" if folder.exists() else "neither a folder here nor a model that can be fetched"
-        raise ModelError(f"{path}: {what} ({str(error).splitlines()[0]})") from error
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: unreadable config.json ({str(error).splitlines()[0]})") from error
 
 
-def load_processor(path: str | Path, config: Any, revision: str | None = None) -> Any:
+def load_processor(path: Path, config: Any) -> Any:
     """The checkpoint's processor, or its tokenizer when the backbone reads text only."""
     try:
         if config.model_type in QWEN_FAMILIES:
-            processor = AutoProcessor.from_pretrained(path, revision=revision)
+            processor = AutoProcessor.from_pretrained(path)
             if not hasattr(processor, "image_processor"):
                 raise OSError("preprocessor files are missing")
             # Frames are sampled when a video is read (umr.media); sampling them again would drop some.
             processor.video_processor.do_sample_frames = False
             processor.video_processor.cap_pixels_per_frame = bool(processor.video_processor.cap_pixels_per_frame)
             return processor
-        return AutoTokenizer.from_pretrained(path, revision=revision)
+        return AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ModelError(
             f"{path}: the processor or tokenizer cannot be loaded ({str(error).splitlines()[0]}); copy tokenizer.json, "
@@ -55,18 +69,18 @@ def load_processor(path: str | Path, config: Any, revision: str | None = None) -
         ) from error
 
 
-def load_model(
-    path: str | Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype, revision: str | None = None
-) -> PreTrainedModel:
+def load_model(path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load weights (safetensors only) with the attention direction set where transformers honours it: the text config."""
     config.get_text_config().is_causal = attention == "causal"
     config.get_text_config().use_cache = False
     try:
-        model = AutoModel.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation=kernel, revision=revision, use_safetensors=True
+        model, report = AutoModel.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=kernel, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except Exception as error:  # safetensors and the kernels have errors of their own
         raise ModelError(f"{path}: the weights cannot be loaded ({str(error).splitlines()[0]})") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(f"{path}: the weights lack {len(missing)} tensors, {missing[0]} among them; they would be random")
     if kernel != "eager":
         use_fast_vision(model)
     model.eval()

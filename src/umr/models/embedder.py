@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from umr.errors import ModelError
+from umr.errors import ModelError, RenderError
 from umr.items import Item, Side
 from umr.models import backbone, batching, exchange, settings
 from umr.models.pooling import finish, masked_mean
@@ -22,7 +22,7 @@ from umr.models.settings import ModelSettings
 from umr.rendering import template as templates
 from umr.rendering.renderer import Rendered, Renderer
 from umr.rendering.template import Template
-from umr.rendering.vision import VisionReader
+from umr.rendering.vision import VisionReader, set_frame_budget
 
 Vectors = npt.NDArray[np.float32]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -150,8 +150,8 @@ class Embedder:
         """
         if dtype not in DTYPES:
             raise ModelError(f"dtype={dtype!r}; use one of {', '.join(DTYPES)}")
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        folder = Path(path)
+        device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        folder = backbone.local_folder(path, revision)
         given: dict[str, Any] = {
             name: value
             for name, value in dict(
@@ -165,14 +165,14 @@ class Embedder:
                     f"{path}: a SentenceTransformer brings its own rendering and pooling, so "
                     f"{', '.join([*given] or ['template or pixel budgets'])} would have no effect; leave it out"
                 )
-            return cls(SentenceTransformerEngine.load(folder, device, DTYPES[dtype]), batch_tokens)
-        config = backbone.load_config(path, revision)
+            return cls(SentenceTransformerEngine.load(folder, device, DTYPES[dtype], kernel), batch_tokens)
+        config = backbone.load_config(folder)
         base = ModelSettings.load(folder) if (folder / settings.FILE_NAME).is_file() else ModelSettings()
         merged = replace(base, **given)
         merged.check(config.model_type, config.get_text_config().hidden_size, path)
-        processor = backbone.load_processor(path, config, revision)
+        processor = backbone.load_processor(folder, config)
         _set_pixel_budget(processor, min_pixels, max_pixels, path)
-        network = backbone.load_model(path, config, merged.attention, kernel, DTYPES[dtype], revision).to(device)
+        network = backbone.load_model(folder, config, merged.attention, kernel, DTYPES[dtype]).to(device)
         engine = _assemble(network, merged, processor, _choose_template(folder, template, config.model_type), config.model_type)
         return cls(engine, batch_tokens)
 
@@ -202,6 +202,8 @@ class Embedder:
             MediaError: an image or video cannot be read.
         """
         items = list(items)
+        if wrong := [item for item in items if not isinstance(item, Item)]:
+            raise RenderError(f"encode takes items, not {type(wrong[0]).__name__}; write Item.of(text=...), Item.of(image=...)")
         instructions = [instruction] * len(items) if instruction is None or isinstance(instruction, str) else list(instruction)
         if len(instructions) != len(items):
             raise ModelError(f"{len(instructions)} instructions for {len(items)} items; give one, or one for each")
@@ -231,6 +233,14 @@ class Embedder:
         return exchange.save(self.engine, folder)
 
 
+def _check_device(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device={device!r} is not here ({str(error).splitlines()[0]})") from error
+    return device
+
+
 def _assemble(network: Any, merged: ModelSettings, processor: Any, template: Template, family: str) -> RenderedEngine:
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer.pad_token_id is None:
@@ -258,6 +268,8 @@ def _set_pixel_budget(processor: Any, min_pixels: int | None, max_pixels: int | 
     if low > high:
         raise ModelError(f"{where}: min_pixels={low} is above max_pixels={high}")
     processor.image_processor.size = {"shortest_edge": low, "longest_edge": high}
+    if max_pixels is not None:
+        set_frame_budget(processor.video_processor, max_pixels)
 
 
 def weights_hash(network: torch.nn.Module) -> str:

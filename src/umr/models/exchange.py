@@ -144,7 +144,10 @@ def jinja(template: Template, timestamps: bool) -> str:
     show = (
         "{%- macro show(parts, media, text) -%}{%- for part in parts -%}"
         "{%- if part.type == 'image' and media -%}" + image + "{%- elif part.type == 'video' and media -%}" + video + ""
-        "{%- elif part.type == 'text' and text -%}{{- part.text -}}{%- endif -%}{%- endfor -%}{%- endmacro -%}"
+        "{%- elif part.type == 'text' and text -%}{{- part.text -}}"
+        "{%- elif part.type not in ['image', 'video', 'text'] -%}"
+        "{{- raise_exception('a message may hold text, images and videos; all inputs of a call must be messages, or none') -}}"
+        "{%- endif -%}{%- endfor -%}{%- endmacro -%}"
     )
     find = (
         "{%- set ns = namespace(instruction='', parts=[]) -%}"

@@ -13,13 +13,15 @@ import torch
 
 from umr.errors import MediaError, ModelError, RenderError
 from umr.items import Image, Item, Side, Text, Video
+from umr.rendering.vision import frames_metadata
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One input in sentence-transformers' own terms, with its prompt and an estimate of its tokens."""
+    """One input in sentence-transformers' own terms, with its side, its prompt and an estimate of its tokens."""
 
     value: Any
+    side: Side
     prompt: str | None
     tokens: int
 
@@ -36,14 +38,14 @@ class SentenceTransformerEngine:
         self.modalities = set(getattr(model, "modalities", ["text"]))
 
     @classmethod
-    def load(cls, folder: Path, device: str, dtype: torch.dtype) -> SentenceTransformerEngine:
+    def load(cls, folder: Path, device: str, dtype: torch.dtype, kernel: str) -> SentenceTransformerEngine:
         """Load a folder with `modules.json`, without running code that it carries."""
         from sentence_transformers import SentenceTransformer
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype})
+                model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": dtype, "attn_implementation": kernel})
         except Exception as error:  # its loaders raise whatever the modules raise
             raise ModelError(f"{folder}: sentence-transformers cannot load it ({str(error).splitlines()[0]})") from error
         return cls(model)
@@ -57,9 +59,9 @@ class SentenceTransformerEngine:
         """Decode media and put items into the form that sentence-transformers takes."""
         if side == "candidate" and any(instructions):
             raise RenderError("instructions belong to the query side; a candidate is embedded without one")
-        return [self._prepare(item, instruction) for item, instruction in zip(items, instructions, strict=True)]
+        return [self._prepare(item, side, instruction) for item, instruction in zip(items, instructions, strict=True)]
 
-    def _prepare(self, item: Item, prompt: str | None) -> Prepared:
+    def _prepare(self, item: Item, side: Side, prompt: str | None) -> Prepared:
         if missing := set(item.modality.split(",")) - self.modalities:
             raise MediaError(
                 f"item {item.id or item.digest[:8]} holds {', '.join(sorted(missing))}, which this SentenceTransformer does not take"
@@ -71,32 +73,30 @@ class SentenceTransformerEngine:
             if isinstance(part, Image) and "image" not in value:
                 value["image"] = images if len(images) > 1 else images[0]
             elif isinstance(part, Video) and "video" not in value:
-                value["video"] = {
-                    "array": list(videos[0].images),
-                    "video_metadata": {
-                        "fps": videos[0].fps,
-                        "total_num_frames": len(videos[0].images),
-                        "frames_indices": list(videos[0].indices),
-                    },
-                }
+                films = [{"array": list(frames.images), "video_metadata": frames_metadata(frames)} for frames in videos]
+                value["video"] = films if len(films) > 1 else films[0]
             elif isinstance(part, Text) and "text" not in value:
                 value["text"] = item.text
         tokens = len(item.text) // 3 + sum(image.width * image.height for image in images) // 784 + 16
         tokens += sum(frame.width * frame.height for video in videos for frame in video.images) // 1568
-        only = next(iter(value.values())) if len(value) == 1 else None
-        # A bare text goes as a text; everything else says its type, so that no string is taken for a path.
-        return Prepared(only if isinstance(only, str) or hasattr(only, "size") else value, prompt or None, tokens)
+        # A text goes bare only where nothing else is understood; elsewhere it might be taken for the address of an image.
+        bare = value["text"] if self.modalities == {"text"} else value
+        return Prepared(bare, side, prompt or None, tokens)
 
     def cost(self, row: Prepared) -> int:
         """Estimated tokens."""
         return row.tokens
 
     def forward(self, rows: list[Prepared]) -> np.ndarray:
-        """Embed one batch; rows of different prompts go in separate calls."""
+        """Embed one batch; rows of different sides or prompts go in separate calls.
+
+        A query without an instruction gets the model's own query prompt, if it has one, as `encode_query` gives it.
+        """
         out = np.empty((len(rows), self.dimension), np.float32)
-        for prompt in dict.fromkeys(row.prompt for row in rows):
-            index = [i for i, row in enumerate(rows) if row.prompt == prompt]
-            vectors = self.model.encode(
+        for side, prompt in dict.fromkeys((row.side, row.prompt) for row in rows):
+            index = [i for i, row in enumerate(rows) if (row.side, row.prompt) == (side, prompt)]
+            encode = self.model.encode_query if side == "query" else self.model.encode_document
+            vectors = encode(
                 [rows[i].value for i in index],
                 prompt=prompt,
                 batch_size=len(index),
@@ -111,4 +111,9 @@ class SentenceTransformerEngine:
         """Everything a vector depends on, as text."""
         from umr.models.embedder import weights_hash
 
-        return ["sentence-transformer", str(self.model), weights_hash(self.model)]
+        processor = getattr(self.model[0], "processor", None)
+        budgets = [getattr(processor, name).to_json_string() for name in ("image_processor", "video_processor") if hasattr(processor, name)]
+        texts = [str(getattr(processor, "chat_template", None)), str(self.model.prompts), str(self.model.default_prompt_name)]
+        backend = getattr(self.model.tokenizer, "backend_tokenizer", None)
+        tokenizer = backend.to_str() if backend is not None else repr(self.model.tokenizer)
+        return ["sentence-transformer", str(self.model), *budgets, *texts, tokenizer, weights_hash(self.model)]

@@ -45,7 +45,7 @@ class Template:
     with_instruction: str
     without_instruction: str
     default_instruction: str = ""
-    suffix: dict[str, str] = field(default_factory=dict)
+    suffix: dict[str, str] = field(default_factory=dict, hash=False)  # a dict has no hash; equal templates still have equal ones
 
     def __post_init__(self) -> None:
         for layout in (self.with_instruction, self.without_instruction):

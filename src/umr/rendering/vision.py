@@ -50,6 +50,23 @@ def frames_metadata(frames: Frames) -> dict[str, Any]:
     return {"total_num_frames": total, "fps": frames.fps, "frames_indices": list(frames.indices), "duration": total / frames.fps}
 
 
+def set_frame_budget(video_processor: Any, max_pixels: int) -> None:
+    """Bound the area of a video frame.
+
+    Qwen2-VL's and Qwen2.5-VL's processors bound a frame, Qwen3-VL's the whole video unless it is told to bound frames.
+    """
+    shortest, longest = video_processor.size["shortest_edge"], video_processor.size["longest_edge"]
+    # The processors' own floor is 1.05 times the shortest.
+    shortest = min(shortest, int(max_pixels / 1.05))
+    if type(video_processor).__name__.startswith("Qwen3VL"):
+        tile = (video_processor.patch_size * video_processor.merge_size) ** 2
+        video_processor.cap_pixels_per_frame = True
+        video_processor.max_video_tokens = max(1, max_pixels // tile)
+    else:
+        longest = max_pixels
+    video_processor.size = {"shortest_edge": shortest, "longest_edge": longest}
+
+
 def _check_shape(image: PIL.Image.Image, what: str) -> None:
     if max(image.size) > 200 * min(image.size):
         raise RenderError(f"{what} of {image.width}x{image.height} is too narrow: its sides may differ by a factor of 200 at most")

@@ -60,7 +60,7 @@ def train(recipe: Path | Recipe, overrides: list[str] | None = None, out: Path |
     """
     checked = recipes.load(recipe, overrides) if isinstance(recipe, Path) else recipe
     out = out or Path("runs") / checked.name
-    if restart and out.exists() and rank() == 0:
+    if restart and (out / "recipe.yaml").is_file() and rank() == 0:  # never anything but a run folder
         shutil.rmtree(out)
     _claim(checked, out)
     if (out / "run.json").is_file() and (out / "model" / "config.json").is_file():

@@ -16,8 +16,8 @@ from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import Claim, View, holds, things_of, view_of
 from umr.data.world.wording import Caption, by_position, describe
 
-FAMILY = 4
-"""Pictures of a family: one and three that differ from it in one attribute of one thing."""
+FAMILY = 6
+"""Pictures of a family: one and five that differ from it in one attribute of one thing."""
 
 _CAPTIONS = 2  # captions of a picture in the image -> text direction
 
@@ -131,7 +131,7 @@ def _twin(book: Book, split: Split, scene: Scene) -> str:
 
 
 def distinct_family(stream: Stream, registry: Registry, change: Callable[[Stream, Scene], Scene]) -> list[Scene]:
-    """A scene of two or three kinds and three changed ones, all unused so far."""
+    """A scene of two or three kinds and five changed ones, all unused so far."""
 
     def make() -> list[Scene] | None:
         base = random_scene(stream, 2 if stream.chance(0.5) else 3)

@@ -13,8 +13,9 @@ from umr.data.world.settings import SPLITS
 from umr.data.world.truth import Claim, View
 from umr.data.world.wording import a_kind
 
-FAMILY = 4
-"""A clip; one with another motion; one with another kind; one at another place."""
+_CHANGES = ("motion", "kind", "place", "place", "both", "both")
+FAMILY = 1 + len(_CHANGES)
+"""A clip and six that differ from it: one of another kind, the others in motion, place, or both."""
 
 
 def plan_clips(world: World) -> None:
@@ -58,16 +59,21 @@ def describe_clip(stream: Stream, clip: Clip) -> str:
     return stream.pick((f"{text} while {still} stays in the {cell}", f"{text}, with {still} in the {cell}"))
 
 
-def alter_clip(stream: Stream, clip: Clip, what: int) -> Clip:
-    """Change motion (0), kind (1) or place (2) of the act; the place is changed among those the still thing leaves free."""
+def alter_clip(stream: Stream, clip: Clip, what: str) -> Clip:
+    """Change the act's `"motion"` (to another of its sort), `"kind"`, `"place"`, or `"both"` motion and place.
+
+    The new place may be the still thing's; a caller draws again then.
+    """
     act = clip.act
-    if what == 0:
-        group = SIDEWAYS if act.motion in SIDEWAYS else UPRIGHT if act.motion in UPRIGHT else IN_PLACE
-        act = act._replace(motion=stream.other([motion for motion in group if motion != f"turns {act.kind.colour}"], act.motion))
-    elif what == 1:
+    if what == "kind":
         colour = act.motion.removeprefix("turns ")
-        act = act._replace(kind=draw_until(lambda: kind if (kind := alter_kind(stream, act.kind)).colour != colour else None))
-    else:
+        kind = draw_until(lambda: kind if (kind := alter_kind(stream, act.kind)).colour != colour else None)
+        return Clip(act._replace(kind=kind), clip.still)
+    if what in ("motion", "both"):
+        sort = SIDEWAYS if act.motion in SIDEWAYS else UPRIGHT if act.motion in UPRIGHT else IN_PLACE
+        options = [motion for motion in sort if motion != f"turns {act.kind.colour}"]
+        act = act._replace(motion=stream.other(options, act.motion))
+    if what in ("place", "both"):
         act = act._replace(lane=stream.other(range(9 if act.motion in IN_PLACE else 3), act.lane))
     return Clip(act, clip.still)
 
@@ -84,7 +90,7 @@ def _motion(stream: Stream, colour: str) -> tuple[str, int]:
 def _family(stream: Stream, registry: Registry, alone: float) -> list[Clip]:
     def make() -> list[Clip] | None:
         base = random_clip(stream, alone)
-        family = [base, *(alter_clip(stream, base, what) for what in range(FAMILY - 1))]
+        family = [base, *(alter_clip(stream, base, what) for what in _CHANGES)]
         if any(clip.still and (clip.still.cell in clip.act.cells or clip.still.kind == clip.act.kind) for clip in family):
             return None
         return family if registry.claim([clip_key(clip) for clip in family], closed=True) else None

@@ -44,6 +44,21 @@ TOPICS = {
         ("We know that {n} works as a {v}.", "The work of {n} is that of a {v}."),
         ("baker", "sailor", "painter", "teacher", "farmer", "doctor", "singer", "smith"),
     ),
+    "pet": Topic(
+        ("Which pet does {n} keep?", "What is the pet of {n}?", "Which animal does {n} own?"),
+        ("We know that {n} keeps a {v}.", "The pet of {n} is a {v}."),
+        ("cat", "dog", "horse", "parrot", "turtle", "rabbit", "goat", "snail"),
+    ),
+    "drink": Topic(
+        ("What does {n} drink?", "What is the drink of {n}?", "Which drink does {n} like?"),
+        ("We know that {n} drinks {v}.", "The drink of {n} is {v}."),
+        ("tea", "milk", "water", "juice", "coffee", "cocoa", "cider", "lemonade"),
+    ),
+    "music": Topic(
+        ("What does {n} play?", "What is the instrument of {n}?", "Which instrument does {n} play?"),
+        ("We know that {n} plays the {v}.", "The instrument of {n} is the {v}."),
+        ("flute", "drum", "violin", "piano", "harp", "trumpet", "guitar", "horn"),
+    ),
 }
 
 _PORTRAIT_TEXTS = ("This is {n}.", "A portrait of {n}.", "The picture shows {n}.")

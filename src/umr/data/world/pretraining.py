@@ -94,7 +94,7 @@ def _clip_row(stream: Stream, world: World) -> tuple[str, str, str] | None:
     clip = random_clip(stream, world.scale.alone)
     if not world.registry("acts").claim([clip_key(clip)]):
         return None
-    changed = alter_clip(stream, clip, stream.below(3))
+    changed = alter_clip(stream, clip, stream.pick(("motion", "kind", "place")))
     if clip.still is not None and clip.still.cell in changed.act.cells:
         return None
     return (*_two(lambda: describe_clip(stream, clip)), describe_clip(stream, changed))

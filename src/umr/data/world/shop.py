@@ -15,8 +15,8 @@ from umr.data.world.settings import SPLITS
 from umr.data.world.truth import Claim, View, tag
 from umr.data.world.wording import NUMBERS, kind_words
 
-FAMILY = 5
-"""A product and four that differ from it in texture, colour or shape, in number, or in maker."""
+FAMILY = 6
+"""A product and five that differ from it in texture, colour or shape, in number, or in maker."""
 
 
 class Product(NamedTuple):

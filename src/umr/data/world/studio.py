@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import ceil
 
-from umr.data.world.book import Book, World, others
+from umr.data.world.book import Book, World, others, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Registry
@@ -29,21 +29,25 @@ from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import things_of, view_of
 from umr.data.world.wording import a_kind, kind_words, shape_word
 
-FAMILY = 4
-"""A picture and three that come of it by one change each."""
+EDITS, MOVES = 7, 6
+"""Pictures that come of a given one by one change each. More than five with it, so that hit@5 needs the words."""
+
+_BACK = 3  # edits of a family that train queries also ask for the other way round
 
 
 def plan_edits(world: World) -> None:
-    """Plan `edits_task7`; each family gives six queries, three forth and three back."""
+    """Plan `edits_task7`; a family is asked about forth and back."""
     book, setting = world.book("edits"), "edits_task7"
-    steps = [(0, 1), (2, 0), (0, 3), (1, 0), (0, 2), (3, 0)]
+    forth = [(0, target) for target in range(1, EDITS + 1)]
+    steps = forth + [(target, 0) for _, target in forth]
     for split in SPLITS:
         stream = book.stream(split)
         n = world.scale.queries(setting, split)
-        wanted = ceil(n / len(steps)) if split == "train" else ceil(world.scale.room(setting, split) / FAMILY)
+        wanted = ceil(n / (EDITS + _BACK)) if split == "train" else ceil(world.scale.room(setting, split) / (1 + EDITS))
         families = [_edited_family(stream, world.scenes) for _ in range(wanted)]
         paths, dids = _write_pool(book, setting, split, families)
-        for source, target, f in [(*step, f) for step in steps for f in range(wanted)][:n]:
+        for f, step in round_robin(wanted, len(steps), n):
+            source, target = steps[step]
             before, after = families[f][source], families[f][target]
             claims = [["same", things_of(after)]]
             text = describe_edit(stream, before, after)
@@ -56,13 +60,14 @@ def plan_moves(world: World) -> None:
     for split in SPLITS:
         stream = book.stream(split)
         n = world.scale.queries(setting, split)
-        wanted = ceil(n / (FAMILY - 1)) if split == "train" else ceil(world.scale.room(setting, split) / FAMILY)
+        wanted = ceil(n / MOVES) if split == "train" else ceil(world.scale.room(setting, split) / (1 + MOVES))
         made = [_moved_family(stream, world.scenes) for _ in range(wanted)]
         families = [family for family, _ in made]
         paths, dids = _write_pool(book, setting, split, families)
-        for target, f in [(target, f) for target in range(1, FAMILY) for f in range(wanted)][:n]:
-            claims = [["same", things_of(families[f][target])]]
-            book.query(setting, split, made[f][1][target], paths[f][0], [dids[f][target]], others(dids[f], target), claims=claims)
+        for f, move in round_robin(wanted, MOVES, n):
+            claims = [["same", things_of(families[f][move + 1])]]
+            text, negatives = made[f][1][move], others(dids[f], move + 1)
+            book.query(setting, split, text, paths[f][0], [dids[f][move + 1]], negatives, claims=claims)
 
 
 def _write_pool(book: Book, setting: str, split: Split, families: list[list[Scene]]) -> tuple[list[list[str]], list[list[str]]]:
@@ -77,8 +82,8 @@ def _write_pool(book: Book, setting: str, split: Split, families: list[list[Scen
 def _edited_family(stream: Stream, registry: Registry) -> list[Scene]:
     def make() -> list[Scene] | None:
         base = random_scene(stream, 2 if stream.chance(0.6) else 3)
-        changes = stream.sample((_recolour, _reshape, _relocate, _remove if len(base) > 2 else _recolour, _add), FAMILY - 1)
-        family = [base, *(change(stream, base) for change in changes)]
+        changes = (_recolour, _reshape, _relocate, _add, _remove if len(base) > 2 else _relocate)
+        family = [base, *(stream.pick(changes)(stream, base) for _ in range(EDITS))]
         return family if all(map(kinds_differ, family)) and registry.claim(family) else None
 
     return draw_until(make)
@@ -133,13 +138,16 @@ def describe_edit(stream: Stream, before: Scene, after: Scene) -> str:
 
 
 def _moved_family(stream: Stream, registry: Registry) -> tuple[list[Scene], list[str]]:
+    """A scene followed by its changed ones, and how to get to each of these."""
+
     def make() -> tuple[list[Scene], list[str]] | None:
-        base = random_scene(stream, 2 if stream.chance(0.6) else 3)
-        moved = [move(stream, base) for move in stream.sample(_MOVES, FAMILY - 1)]
-        if any(move is None for move in moved):
-            return None
-        family = [base, *(move[0] for move in moved if move)]
-        return (family, ["", *(move[1] for move in moved if move)]) if registry.claim(family) else None
+        base = random_scene(stream, 2 if stream.chance(0.4) else 3)
+        moved: dict[Scene, str] = {}
+        for _ in range(4 * MOVES):
+            if len(moved) < MOVES and (move := stream.pick(_MOVES)(stream, base)) is not None and move[0] != base:
+                moved.setdefault(*move)
+        family = [base, *moved]
+        return (family, list(moved.values())) if len(moved) == MOVES and registry.claim(family) else None
 
     return draw_until(make)
 
