@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from umr.data.mbeir import MBeir, Pool
 from umr.evaluation.embeddings import Embeddings
 from umr.items import Image, Item
@@ -65,11 +67,11 @@ def picture(item: Item, width: int = 24) -> Text:
     if images:
         image = images[0].open()
         height = max(2, round(width * image.height / image.width / 2)) * 2
-        image = image.resize((width, height))
+        pixels = np.asarray(image.resize((width, height)))
         for y in range(0, height, 2):
             for x in range(width):
-                upper, lower = image.getpixel((x, y)), image.getpixel((x, y + 1))
-                drawn.append("▀", style=f"{_hex(upper)} on {_hex(lower)}")
+                upper, lower = (f"#{pixels[row, x].tobytes().hex()}" for row in (y, y + 1))
+                drawn.append("▀", style=f"{upper} on {lower}")
             drawn.append("\n")
     else:
         drawn.append("\n".join(_wrap(item.text, width)))
@@ -80,8 +82,3 @@ def _wrap(text: str, width: int) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, width) or [""]
-
-
-def _hex(pixel: object) -> str:
-    red, green, blue = pixel  # type: ignore[misc]
-    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -1,11 +1,11 @@
 """The demo's steps in order. Each is skipped when an earlier run has finished it, and goes on where that was interrupted.
 
-    <out>/world/          the benchmark
-    <out>/start/          a checkpoint with random weights
-    <out>/<stage>/        training run, model inside
-    <out>/vectors/        vectors of every stage
-    <out>/report.json     scores of every stage
-    <out>/report.html     the same to look at, with pictures
+<out>/world/          the benchmark
+<out>/start/          a checkpoint with random weights
+<out>/<stage>/        training run, model inside
+<out>/vectors/        vectors of every stage
+<out>/report.json     scores of every stage
+<out>/report.html     the same to look at, with pictures
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from umr.data.world import generate, iter_texts
+from umr.data.world import Size, generate, iter_texts
 from umr.demo import answers, report
 from umr.evaluation import EvaluationResult, evaluate
 from umr.files import write_text
@@ -32,7 +32,7 @@ from umr.training.run import train
 
 Show = Callable[[object], None]
 STAGES = ("captions", "instructed")
-SIZE = "tiny"
+SIZE: Size = "tiny"
 
 
 @dataclass

@@ -69,13 +69,26 @@ def make_checkpoint(family: str, out: Path, texts: Iterable[str], size: str = "t
     tokenizer = _tokenizer(texts, SIZES[size].vocabulary)
     processor = _processor(family, tokenizer)
     config = _config(family, SIZES[size], tokenizer)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng():  # what transformers draws is drawn again; the caller's numbers are left alone
         model = AutoModel.from_config(config)
+    _draw_weights(model, seed)
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _draw_weights(model: torch.nn.Module, seed: int) -> None:
+    """Draw every weight matrix with variance 1 / inputs.
+
+    transformers' 0.02 is made for widths of thousands; a narrow network that starts so small needs hundreds of steps to leave the
+    state in which all embeddings are equal (docs/decisions.md).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
 
 
 def _tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
@@ -140,7 +153,7 @@ def _config(family: str, size: Size, tokenizer: Any) -> Any:
     text: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": size.hidden,
-        "intermediate_size": size.hidden * 4,
+        "intermediate_size": size.hidden * 2,
         "num_hidden_layers": size.layers,
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads // 2,
@@ -158,7 +171,7 @@ def _config(family: str, size: Size, tokenizer: Any) -> Any:
     if family == "qwen2-vl":
         vision |= {"embed_dim": size.vision_hidden, "hidden_size": size.hidden, "patch_size": 14, "mlp_ratio": 4}
         return Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
-    vision |= {"hidden_size": size.vision_hidden, "out_hidden_size": size.hidden, "intermediate_size": size.vision_hidden * 4}
+    vision |= {"hidden_size": size.vision_hidden, "out_hidden_size": size.hidden, "intermediate_size": size.vision_hidden * 2}
     if family == "qwen2.5-vl":
         vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [size.vision_depth - 1], "tokens_per_second": 2}
         return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)

@@ -109,7 +109,10 @@ class VisionReader:
 
         _check_shape(frames.images[0], "a video")
         metadata = VideoMetadata(**frames_metadata(frames))
-        array = np.stack([np.asarray(image) for image in frames.images])
+        step = self.video_processor.temporal_patch_size
+        # Processors repeat a last frame that lacks its partner, but Qwen3-VL's refuses a video of one.
+        repeats = max(0, step - len(frames.images))
+        array = np.stack([np.asarray(image) for image in (*frames.images, *frames.images[-1:] * repeats)])
         # The processor wants channels first and decides by shape; say it outright.
         out = self.video_processor(
             videos=[array.transpose(0, 3, 1, 2)],
@@ -119,7 +122,6 @@ class VisionReader:
             return_tensors="pt",
         )
         grid = tuple(out["video_grid_thw"][0].tolist())
-        step = self.video_processor.temporal_patch_size
         pieces = self._timestamped(frames, grid, step) if self.has_timestamps else (self._block(int(np.prod(grid))),)
         return VisionBlock(VIDEO, out["pixel_values_videos"], grid, pieces, seconds_per_grid=step / metadata.sampled_fps)
 

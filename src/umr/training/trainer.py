@@ -79,7 +79,7 @@ class RetrievalTrainer(Trainer):
         batch: RetrievalBatch = inputs
         costs = [len(row.token_ids_L) + row.patches // 4 for row in batch.rows]
         # All processes must agree on nothing but the loss: gradients are added up below, once, whatever the chunks were.
-        with model.no_sync() if hasattr(model, "no_sync") else nullcontext():
+        with _without_reduction(model):
             loss = gradient_cache.backward(
                 batch.rows,
                 pack(costs, self.recipe.training.chunk_tokens),
@@ -145,6 +145,11 @@ class RetrievalTrainer(Trainer):
     def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
         retriever = self.accelerator.unwrap_model(self.model)
         return [(name, parameter) for name, parameter in retriever.named_parameters() if parameter.requires_grad]
+
+
+def _without_reduction(model: Any) -> AbstractContextManager[object]:
+    """Keep DistributedDataParallel, where it is, from averaging by itself."""
+    return model.no_sync() if hasattr(model, "no_sync") else nullcontext()
 
 
 def last_complete_checkpoint(run: Path) -> Path | None:
