@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from safetensors.torch import load_file, save_file
 
 from umr.items import Image, Item, Text, Video
+from umr.models import backbone
 from umr.models.embedder import Embedder
 from umr.models.tiny import make_checkpoint
+from umr.rendering.renderer import Rendered
 
 FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl")
-TEXTS = ["a red circle top left", "blue ring center", "make it blue", "two of them moving over the scene", "find an image like this one"] * 8
+TEXTS = [
+    "a red circle top left",
+    "blue ring center",
+    "make it blue",
+    "two of them moving over the scene",
+    "find an image like this one",
+] * 8
 INSTRUCTION = "Find an image that shows the thing."
 
 
@@ -31,25 +39,10 @@ def workplace() -> Path:
 
 @functools.cache
 def checkpoint(family: str, size: str = "tiny") -> Path:
-    """A checkpoint as `umr init` writes it, except that its layers speak louder.
-
-    Fresh weights are so small that a row's vector hardly depends on attention, positions or DeepStack: a fault there would hide
-    below the tolerance of a test. All matrices of the attention and vision layers are therefore multiplied.
-    """
+    """A checkpoint as `umr init` writes it. Do not change it: take a `copy_of` it."""
     folder = workplace() / f"{family}-{size}"
     make_checkpoint(family, folder, TEXTS, size)
-    file = folder / "model.safetensors"
-    tensors = load_file(file)
-    loud = {name: tensor * LOUDER if is_matrix(name, tensor) else tensor for name, tensor in tensors.items()}
-    save_file(loud, file, metadata={"format": "pt"})
     return folder
-
-
-LOUDER = 4.0
-
-
-def is_matrix(name: str, tensor: torch.Tensor) -> bool:
-    return tensor.ndim == 2 and "embed" not in name
 
 
 @functools.cache
@@ -74,6 +67,9 @@ def text_checkpoint() -> Path:
         Qwen3Model(config).save_pretrained(folder)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
+    about = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    about.pop("processor_class", None)  # there is no processor here
+    (folder / "tokenizer_config.json").write_text(json.dumps(about), "utf-8")
     return folder
 
 
@@ -85,9 +81,9 @@ def copy_of(folder: Path, name: str) -> Path:
 
 
 @functools.cache
-def embedder(family: str, **settings: Any) -> Embedder:
+def embedder(family: str, device: str = "cpu", **settings: Any) -> Embedder:
     """`Embedder.load` of a tiny checkpoint; do not change what it returns."""
-    return Embedder.load(checkpoint(family), **settings)
+    return Embedder.load(checkpoint(family), device=device, **settings)
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
@@ -120,3 +116,41 @@ def sample_items() -> dict[str, Item]:
         "text, image, text": Item((Text("before"), Image(square), Text("after"))),
         "image+video+text": Item.of(image=square, video=Video(film(2), fps=2.0), text="both"),
     }
+
+
+LONGEST = Item.of(text="two of them moving over the scene, " * 40)
+"""Longer than every sample item, so that whatever shares a batch with it is padded."""
+
+
+def one_batch(model: Embedder, items: list[Item], side: str = "candidate", instruction: str | None = None) -> np.ndarray:
+    """Embed items in one batch of exactly these rows in this order, past the packing."""
+    engine = model.engine
+    return engine.forward(engine.prepare(items, side, [instruction] * len(items)))
+
+
+def sibling(item: Item, number: int) -> Item:
+    """Another item that renders to the same length: its media have the same sizes, its text the same tokens in another order."""
+    parts = []
+    for part in item.parts:
+        if part.modality == "image":
+            parts.append(type(part)(picture(*part.source.size, seed=1000 + number)))
+        elif part.modality == "video":
+            parts.append(Video(film(len(part.source), *part.source[0].size, seed=1000 + number), fps=part.fps))
+        else:
+            parts.append(part)
+    return Item(tuple(parts))
+
+
+def first_hidden_states(model: Embedder, rows: list[Rendered]) -> torch.Tensor:
+    """(B, D): last layer, first token of each row."""
+    network = model.engine.model
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        batch, _ = backbone.collate(rows, network.pad_id, network.settings.positions, device)
+        return backbone.hidden_states(network.network, batch, network.family)[:, 0]
+
+
+def with_other_last_token(row: Rendered) -> Rendered:
+    ids = row.token_ids_L.copy()
+    ids[-1] = 5 if ids[-1] != 5 else 6
+    return Rendered(ids, row.pool_L, row.types_L, row.blocks)

@@ -4,36 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from tiny import FAMILIES, INSTRUCTION, checkpoint, embedder, film, picture, sample_items
+from tiny import (
+    FAMILIES,
+    INSTRUCTION,
+    LONGEST,
+    checkpoint,
+    embedder,
+    film,
+    first_hidden_states,
+    one_batch,
+    picture,
+    sample_items,
+    sibling,
+    with_other_last_token,
+)
 from umr.items import Item, Video
-from umr.models import backbone
 from umr.models.embedder import Embedder
-from umr.rendering.renderer import Rendered
 
 TOLERANCE = 1e-5
 KERNELS = ("eager", "sdpa")
 KINDS = tuple(sample_items())
-# Longer than every other item, so that whatever shares a batch with it is padded.
-LONGEST = Item.of(text="two of them moving over the scene, " * 40)
-
-
-def one_batch(model: Embedder, items: list[Item], side: str = "candidate", instruction: str | None = None) -> np.ndarray:
-    """Embed items in one batch of exactly these rows in this order, past the packing."""
-    engine = model.engine
-    return engine.forward(engine.prepare(items, side, [instruction] * len(items)))
-
-
-def sibling(item: Item, number: int) -> Item:
-    """Another item that renders to the same length: its media have the same sizes, its text the same tokens in another order."""
-    parts = []
-    for part in item.parts:
-        if part.modality == "image":
-            parts.append(type(part)(picture(*part.source.size, seed=1000 + number)))
-        elif part.modality == "video":
-            parts.append(Video(film(len(part.source), *part.source[0].size, seed=1000 + number), fps=part.fps))
-        else:
-            parts.append(part)
-    return Item(tuple(parts))
 
 
 @pytest.mark.parametrize("positions", ["mrope", "flat"])
@@ -96,20 +86,6 @@ def test_an_instruction_of_one_row_leaves_the_others_alone(family: str):
     expected = np.where((np.arange(len(items)) % 2 == 1)[:, None], with_it, without)
     assert np.abs(mixed - expected).max() <= TOLERANCE
     assert np.abs(without - with_it).max(1).min() > 1e-3, "an instruction is attended to"
-
-
-def first_hidden_states(model: Embedder, rows: list[Rendered]) -> torch.Tensor:
-    """(B, D): last layer, first token of each row."""
-    network = model.engine.model
-    with torch.inference_mode():
-        batch, _ = backbone.collate(rows, network.pad_id, network.settings.positions)
-        return backbone.hidden_states(network.network, batch, network.family)[:, 0]
-
-
-def with_other_last_token(row: Rendered) -> Rendered:
-    ids = row.token_ids_L.copy()
-    ids[-1] = 5 if ids[-1] != 5 else 6
-    return Rendered(ids, row.pool_L, row.types_L, row.blocks)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

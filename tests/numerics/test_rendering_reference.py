@@ -18,7 +18,7 @@ VISION = {"image": "<|vision_start|><|image_pad|><|vision_end|>", "video": "<|vi
 # Each row: its media in order as (kind, value), its text. Videos carry their rate.
 ROWS = [
     ([], "a red circle"),
-    ([], "un círculo — 赤い丸 🎈 e\u0301, quoted: \"'\" {braces} \\n"),
+    ([], 'un círculo — 赤い丸 🎈 e\u0301, quoted: "\'" {braces} \\n'),
     ([], "two of them moving over the scene " * 5),
     ([("image", picture(64, 64, 1))], ""),
     ([("image", picture(131, 77, 2))], "make it blue"),

@@ -80,7 +80,8 @@ def value(part):
     if kind == "image":
         return PIL.Image.open(place / content)
     frames = [PIL.Image.fromarray(frame) for frame in np.load(place / content)]
-    return {"array": frames, "video_metadata": {"total_num_frames": len(frames), "fps": rest[0], "frames_indices": list(range(len(frames)))}}
+    metadata = {"total_num_frames": len(frames), "fps": rest[0], "frames_indices": list(range(len(frames)))}
+    return {"array": frames, "video_metadata": metadata}
 
 def as_input(parts):
     kinds = [part[0] for part in parts]
@@ -154,7 +155,12 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"HF_HOME": str(place / "hf"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-I", str(place / "reader.py"), str(place)], capture_output=True, text=True, timeout=300, env=environment, cwd=place
+        [sys.executable, "-I", str(place / "reader.py"), str(place)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        cwd=place,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for number, name in enumerate(MODELS):
@@ -354,7 +360,7 @@ def test_a_text_at_the_token_limit_is_cut_alike(tmp_path: Path, family: str):
 def test_the_default_template_in_jinja():
     import jinja2
 
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - as transformers sets it
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     render = environment.from_string(exchange.jinja(CHAT, timestamps=False)).render
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " {{ x }} \n"}]}
     vision = "<|vision_start|><|image_pad|><|vision_end|>"

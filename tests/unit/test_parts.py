@@ -61,7 +61,7 @@ def test_parts_that_are_not_there_are_named():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_merged_adapters_give_the_vectors_of_the_adapted_model(family: str):
-    embedder = Embedder.load(checkpoint(family))
+    embedder = Embedder.load(checkpoint(family), device="cpu")
     items = list(sample_items().values())
     before = embedder.encode(items)
     holder = embedder.engine.model
@@ -70,10 +70,10 @@ def test_merged_adapters_give_the_vectors_of_the_adapted_model(family: str):
     with torch.no_grad():
         for name, parameter in holder.network.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
     adapted = embedder.encode(items)
     assert abs(adapted - before).max(1).min() > 1e-3
     holder.network = merge_lora(holder.network)
-    assert abs(embedder.encode(items) - adapted).max() < 1e-4
+    assert abs(embedder.encode(items) - adapted).max() < 1e-5
     assert not any("lora" in name for name, _ in holder.network.named_parameters())
     assert merge_lora(holder.network) is holder.network

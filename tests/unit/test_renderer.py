@@ -66,7 +66,10 @@ def test_an_empty_instruction_is_none():
 
 
 def test_umarvel():
-    head, tail = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<emb>."
+    head, tail = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n<emb>.",
+    )
     marked = f"<instruction_start>{INSTRUCTION}<instruction_end>"
     both = one(Item.of(image=square(), text="make it blue"), INSTRUCTION, "umarvel")
     assert decoded(both) == f"{head}{IMAGE4}{marked} make it blue{tail}<|im_end|>\n"
@@ -115,7 +118,9 @@ def test_plain():
 
 def test_parts_keep_their_order():
     item = Item((Text("before"), Image(square()), Text("between"), Image(picture(64, 128, 2)), Text("after")))
-    assert decoded(one(item, template=PLAIN)) == f"before{IMAGE4}between" + IMAGE4.replace("<|image_pad|>" * 4, "<|image_pad|>" * 8) + "after"
+    assert (
+        decoded(one(item, template=PLAIN)) == f"before{IMAGE4}between" + IMAGE4.replace("<|image_pad|>" * 4, "<|image_pad|>" * 8) + "after"
+    )
     # A layout with the media first takes them out of the texts, each kind in its own order.
     apart = one(item, template="umarvel")
     assert f"{IMAGE4}<|vision_start|>" in decoded(apart) and "beforebetweenafter<|im_end|>" in decoded(apart)
@@ -144,7 +149,9 @@ def test_equal_images_of_one_call_are_processed_once():
             Counting.seen += len(images)
             return super().images(images)
 
-    rows = Renderer(CHAT, processor().tokenizer, Counting(processor())).render([Item.of(images=[square(), square()]), Item.of(image=square())])
+    rows = Renderer(CHAT, processor().tokenizer, Counting(processor())).render(
+        [Item.of(images=[square(), square()]), Item.of(image=square())]
+    )
     assert Counting.seen == 1 and [len(row.blocks) for row in rows] == [2, 1]
 
 
@@ -255,7 +262,9 @@ def test_several_texts_are_cut_from_the_last():
 
 
 @pytest.mark.parametrize(
-    "item", [Item.of(image=picture(64, 64), id="0:17"), Item.of(image=picture(64, 64), text="word " * 100, id="0:17")], ids=["image", "both"]
+    "item",
+    [Item.of(image=picture(64, 64), id="0:17"), Item.of(image=picture(64, 64), text="word " * 100, id="0:17")],
+    ids=["image", "both"],
 )
 def test_what_does_not_fit_without_its_text_is_an_error(item: Item):
     with pytest.raises(RenderError, match=r"item 0:17 takes \d+ tokens without its text, more than max_tokens=20") as caught:

@@ -30,7 +30,11 @@ def test_transformers_itself_loads_all_of_it(made: tuple[str, Path, int]):
     processor = AutoProcessor.from_pretrained(folder)
     assert hasattr(processor, "image_processor") and hasattr(processor, "video_processor")
     config = model.config
-    for name, token in (("image_token_id", "<|image_pad|>"), ("video_token_id", "<|video_pad|>"), ("vision_start_token_id", "<|vision_start|>")):
+    for name, token in (
+        ("image_token_id", "<|image_pad|>"),
+        ("video_token_id", "<|video_pad|>"),
+        ("vision_start_token_id", "<|vision_start|>"),
+    ):
         assert getattr(config, name) == processor.tokenizer.convert_tokens_to_ids(token)
     assert len(processor.tokenizer) <= config.get_text_config().vocab_size
 

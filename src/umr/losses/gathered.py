@@ -36,6 +36,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def barrier() -> None:
+    """Wait until every process has come here; nothing without torch.distributed."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def gather_sizes(count: int, device: torch.device) -> list[int]:
     """How many rows each rank has."""
     sizes = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world_size())]

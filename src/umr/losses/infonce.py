@@ -34,8 +34,25 @@ class Columns:
     positives_BP: torch.Tensor
 
 
+def _right_answers(target_B: torch.Tensor, positives_BP: torch.Tensor, did_C: torch.Tensor, content_C: torch.Tensor) -> torch.Tensor:
+    """Mark the columns known to be right for a query: its target, its other positives by id, and copies of any of these.
+
+    Returns:
+        bool (B, C).
+    """
+    # Column by column of the few positives, so that no (B, C, P) tensor exists.
+    known_BC = torch.arange(len(did_C), device=did_C.device) == target_B[:, None]
+    for column in positives_BP.T:
+        known_BC |= (column[:, None] == did_C) & (column != 0)[:, None]
+    contents, content_of_C = torch.unique(content_C, return_inverse=True)
+    if len(contents) < len(content_C):
+        known_BG = torch.zeros(len(target_B), len(contents), dtype=torch.float32, device=did_C.device)
+        known_BC = known_BG.index_add_(1, content_of_C, known_BC.float())[:, content_of_C] > 0
+    return known_BC
+
+
 def false_negatives(columns: Columns, rows: slice | None = None) -> torch.Tensor:
-    """Mark the columns that must not be negatives of a query: its other positives, and copies of its positive.
+    """Mark the columns that must not be negatives of a query: its other positives, and copies of any of its positives.
 
     Args:
         columns: identities of the batch.
@@ -45,13 +62,8 @@ def false_negatives(columns: Columns, rows: slice | None = None) -> torch.Tensor
         bool (B, C), False at the target itself.
     """
     rows = rows or slice(None)
-    target_B, positives_BP = columns.target_B[rows], columns.positives_BP[rows]
-    # Column by column of the few positives, so that no (B, C, P) tensor exists.
-    known_BC = torch.zeros(len(target_B), len(columns.did_C), dtype=torch.bool, device=target_B.device)
-    for column in positives_BP.T:
-        known_BC |= (column[:, None] == columns.did_C) & (column != 0)[:, None]
-    known_BC |= columns.content_C[target_B][:, None] == columns.content_C
-    return known_BC.scatter(1, target_B[:, None], False)
+    target_B = columns.target_B[rows]
+    return _right_answers(target_B, columns.positives_BP[rows], columns.did_C, columns.content_C).scatter(1, target_B[:, None], False)
 
 
 def false_positives_of_candidates(columns: Columns, rows: slice | None = None) -> torch.Tensor:
@@ -61,12 +73,9 @@ def false_positives_of_candidates(columns: Columns, rows: slice | None = None) -
         bool (B, all queries), False at the query itself.
     """
     rows = rows or slice(None)
-    did_B, content_B = columns.did_C[columns.target_B], columns.content_C[columns.target_B]
-    own_B = torch.arange(len(did_B), device=did_B.device)[rows]
-    shared_BQ = content_B[rows][:, None] == content_B
-    for column in columns.positives_BP.T:
-        shared_BQ |= did_B[rows][:, None] == column
-    return shared_BQ.scatter(1, own_B[:, None], False)
+    right_QC = _right_answers(columns.target_B, columns.positives_BP, columns.did_C, columns.content_C)
+    own_B = torch.arange(len(right_QC), device=right_QC.device)[rows]
+    return right_QC[:, columns.target_B[rows]].T.scatter(1, own_B[:, None], False)
 
 
 def info_nce(

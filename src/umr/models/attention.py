@@ -72,7 +72,11 @@ class _MatmulPatches(torch.nn.Conv3d):
     """A patch embedding whose kernel covers each patch exactly: one matrix product instead of a convolution."""
 
     def forward(self, patches_PCTHW: torch.Tensor) -> torch.Tensor:
-        flat_PO = F.linear(patches_PCTHW.flatten(1), self.weight.flatten(1), self.bias)
+        weight = self.weight
+        if patches_PCTHW.shape[2] == 2 and torch.equal(patches_PCTHW[:, :, 0], patches_PCTHW[:, :, 1]):
+            # A still image fills both frames of its patches: add up the weights instead of multiplying twice.
+            patches_PCTHW, weight = patches_PCTHW[:, :, :1], weight.sum(2, keepdim=True)
+        flat_PO = F.linear(patches_PCTHW.flatten(1), weight.flatten(1), self.bias)
         return flat_PO[:, :, None, None, None]
 
 

@@ -57,6 +57,8 @@ def load_processor(path: Path, config: Any) -> Any:
             processor = AutoProcessor.from_pretrained(path)
             if not hasattr(processor, "image_processor"):
                 raise OSError("preprocessor files are missing")
+            if not processor.tokenizer("a")["input_ids"]:  # transformers makes up an empty one
+                raise OSError("the tokenizer's vocabulary is missing")
             # Frames are sampled when a video is read (umr.media); sampling them again would drop some.
             processor.video_processor.do_sample_frames = False
             processor.video_processor.cap_pixels_per_frame = bool(processor.video_processor.cap_pixels_per_frame)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from umr.errors import UmrError
 from umr.items import Item
 from umr.losses.infonce import Columns
 from umr.rendering.renderer import Rendered, Renderer
@@ -63,35 +64,37 @@ def build(examples: Sequence[Example], renderer: Renderer, picks: np.ndarray) ->
         return place[key]
 
     query_B = [row_of(example.query, example.instruction, "query") for example in examples]
-    column_of: dict[str, int] = {}
+    column_of: dict[tuple[str, str], int] = {}
     candidate_C: list[int] = []
     did_C: list[int] = []
     content_C: list[int] = []
 
-    def column(item: Item) -> int:
+    def column(item: Item, space: str) -> int:
         did = item.id or item.digest
-        if did not in column_of:
-            column_of[did] = len(candidate_C)
+        if (space, did) not in column_of:
+            column_of[space, did] = len(candidate_C)
             candidate_C.append(row_of(item, None, "candidate"))
-            did_C.append(hash64(did))
+            did_C.append(hash64(f"{space}\0{did}"))
             content_C.append(hash64(item.digest))
-        return column_of[did]
+        return column_of[space, did]
 
-    target_B = [column(example.positive) for example in examples]
+    target_B = [column(example.positive, example.space) for example in examples]
     for example in examples:
         for negative in example.negatives:
-            column(negative)
+            column(negative, example.space)
     width = max(len(example.positives) for example in examples)
     positives_BP = torch.zeros(len(examples), width, dtype=torch.long)
     for index, example in enumerate(examples):
-        positives_BP[index, : len(example.positives)] = torch.tensor([hash64(did) for did in example.positives])
+        positives_BP[index, : len(example.positives)] = torch.tensor([hash64(f"{example.space}\0{did}") for did in example.positives])
     columns = Columns(torch.tensor(target_B), torch.tensor(did_C), torch.tensor(content_C), positives_BP)
     rows = renderer.render(items, "query", instructions)
     return RetrievalBatch(rows, torch.tensor(query_B), torch.tensor(candidate_C), columns, picks)
 
 
-class StepDataset(Dataset[RetrievalBatch]):
+class StepDataset(Dataset[RetrievalBatch | UmrError]):
     """Element `step` is this device's whole share of that step, so that resuming is starting at another element.
+
+    Data that cannot be used is an element too: an exception raised in a worker process would arrive as the text of a traceback.
 
     Args:
         plan: the schedule.
@@ -107,12 +110,15 @@ class StepDataset(Dataset[RetrievalBatch]):
     def __len__(self) -> int:
         return self.plan.steps
 
-    def __getitem__(self, step: int) -> RetrievalBatch:
+    def __getitem__(self, step: int) -> RetrievalBatch | UmrError:
         picks = self.plan.batch(step)[self.rank :: self.world_size]
-        examples = [self.sources[pick.source].example(pick.index, pick.epoch) for pick in picks]
-        return build(examples, self.renderer, np.array([pick.source for pick in picks]))
+        try:
+            examples = [self.sources[pick.source].example(pick.index, pick.epoch) for pick in picks]
+            return build(examples, self.renderer, np.array([pick.source for pick in picks]))
+        except UmrError as error:
+            return error
 
 
-def identity(batches: list[RetrievalBatch]) -> RetrievalBatch:
+def identity(batches: list[RetrievalBatch | UmrError]) -> RetrievalBatch | UmrError:
     """Collate function for elements that are batches already."""
     return batches[0]

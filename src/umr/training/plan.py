@@ -28,7 +28,8 @@ class Plan:
         steps: number of steps; or None with `epochs`.
         epochs: passes over the weighted total; or None with `steps`.
         seed: of everything.
-        tasks_per_batch: sources a batch, in equal parts; None draws each query from any source.
+        tasks_per_batch: sources a batch, in equal parts; None draws each query from any source. No source takes more than one
+            part of a batch, whatever its weight.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class Plan:
         if per_batch is None:
             return rng.multinomial(self.batch_size, share_N, size=self.steps)
         counts_SN = np.zeros((self.steps, len(share_N)), dtype=np.int64)
-        owed_N = rng.random(len(share_N)) * share_N
+        part_N = _parts_a_batch(share_N, per_batch)
+        owed_N = np.where(share_N > 0, rng.random(len(share_N)) * part_N, -np.inf)
         for step in range(self.steps):
             # Whoever is owed most goes next: every source gets its share, evenly over time, without long gaps.
-            owed_N += share_N * per_batch
+            owed_N += part_N
             chosen = np.argsort(-owed_N, kind="stable")[:per_batch]
             counts_SN[step, chosen] = self.batch_size // per_batch
             owed_N[chosen] -= 1
@@ -85,3 +87,14 @@ class Plan:
             rng = np.random.default_rng(np.random.SeedSequence([self.seed, 2, source, epoch]))
             cached = self._orders[source] = (epoch, rng.permutation(self.sizes[source]))
         return cached[1]
+
+
+def _parts_a_batch(share_N: np.ndarray, count: int) -> np.ndarray:
+    """How often each source is one of the `count` of a batch, on average: by its share, but at most always."""
+    full_N = np.zeros(len(share_N), bool)
+    while True:
+        free_N = np.where(full_N, 0.0, share_N)
+        part_N = np.where(full_N, 1.0, free_N / max(free_N.sum(), 1e-300) * (count - full_N.sum()))
+        if not (part_N > 1).any():
+            return part_N
+        full_N |= part_N >= 1

@@ -45,8 +45,8 @@ class MBeirSection(_Section):
     settings: list[str] | None = None
     """Names such as `cirr_task7`; all training settings when None."""
     instructions: Literal["seeded", "first", "none"] = "seeded"
-    weights: dict[str, float] = Field(default_factory=dict)
-    """Share of a setting relative to its number of queries; 1 when not named."""
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Share of a setting relative to its number of queries; 1 when not named. To leave one out, list the others as `settings`."""
     on_error: Literal["fail", "skip"] = "fail"
 
 

@@ -15,28 +15,30 @@ import os
 import platform
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from umr.errors import RecipeError
 from umr.files import write_text
-from umr.losses.gathered import rank, world_size
+from umr.losses.gathered import barrier, rank, world_size
 from umr.losses.temperature import Temperature
 from umr.models import parts
 from umr.models.embedder import Embedder, RenderedEngine
-from umr.progress import progress
+from umr.progress import progress, quiet
 from umr.training import recipe as recipes
 from umr.training.batches import StepDataset
 from umr.training.plan import Plan
 from umr.training.recipe import Recipe
 from umr.training.sources import open_sources
-from umr.training.trainer import RetrievalTrainer, Retriever, last_complete_checkpoint
+from umr.training.trainer import RetrievalTrainer, Retriever, last_checkpoint, remove_interrupted_checkpoints
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "numpy", "pillow")
@@ -60,27 +62,40 @@ def train(recipe: Path | Recipe, overrides: list[str] | None = None, out: Path |
     """
     checked = recipes.load(recipe, overrides) if isinstance(recipe, Path) else recipe
     out = out or Path("runs") / checked.name
-    if restart and (out / "recipe.yaml").is_file() and rank() == 0:  # never anything but a run folder
-        shutil.rmtree(out)
+    _join_processes()
+    try:
+        if rank() == 0:
+            _claim(checked, out, restart)
+    finally:
+        barrier()
     _claim(checked, out)
-    if (out / "run.json").is_file() and (out / "model" / "config.json").is_file():
-        return out / "model"
-    return _run(checked, out)
+    if not ((out / "run.json").is_file() and (out / "model" / "config.json").is_file()):
+        _run(checked, out)
+        barrier()
+    return out / "model"
 
 
-def _claim(recipe: Recipe, out: Path) -> None:
+def _join_processes() -> None:
+    """Connect with the other processes when started by torchrun, before anything asks which one this is."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState(cpu=not torch.cuda.is_available())
+
+
+def _claim(recipe: Recipe, out: Path, restart: bool = False) -> None:
     """Write the recipe into a new run folder, or make sure that an old one is of the same recipe."""
     text, file = recipes.dump(recipe), out / "recipe.yaml"
+    if restart and file.is_file():  # never anything but a run folder
+        shutil.rmtree(out)
     if file.is_file():
         if file.read_text("utf-8") != text:
             raise RecipeError(f"{out}: holds a run of another recipe (see {file}); choose another --out, or --restart to replace it")
     elif out.exists() and any(out.iterdir()):
         raise RecipeError(f"{out}: exists and is no run folder; choose another --out")
-    elif rank() == 0:
+    else:
         write_text(file, text)
 
 
-def _run(recipe: Recipe, out: Path) -> Path:
+def _run(recipe: Recipe, out: Path) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenisation runs in worker processes already
@@ -100,13 +115,15 @@ def _run(recipe: Recipe, out: Path) -> Path:
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback", "NotebookProgressCallback"):
             trainer.remove_callback(type(callback))
-    checkpoint = last_complete_checkpoint(out)
-    with progress(f"training {recipe.name}", total=plan.steps, unit="steps") as bar:
+    if rank() == 0:
+        remove_interrupted_checkpoints(out)
+    barrier()
+    checkpoint = last_checkpoint(out)
+    with quiet() if rank() else nullcontext(), progress(f"training {recipe.name}", total=plan.steps, unit="steps") as bar:
         trainer.add_callback(_Reporter(out, retriever, bar))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if rank() == 0:
         _finish(trainer, retriever, embedder, engine, out, record, started)
-    return out / "model"
 
 
 def _plan(recipe: Recipe, sources: list[Any], weights: list[float]) -> Plan:
@@ -146,6 +163,7 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> TrainingArguments:
         save_steps=settings.save_every,
         save_total_limit=2,
         logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,  # it would report a diverged run as a good one
         seed=settings.seed,
         report_to=[],
         disable_tqdm=True,
@@ -166,13 +184,14 @@ class _Reporter(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget the lines of steps that are run again after an interruption."""
         if state.is_world_process_zero and self.file.is_file():
-            lines = [line for line in self.file.read_text().splitlines() if json.loads(line)["step"] <= state.global_step]
+            lines = [line for line in self.file.read_text().splitlines() if _step_of(line) <= state.global_step]
             write_text(self.file, "".join(line + "\n" for line in lines))
         self._advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move the bar."""
+        """Move the bar, and log with every checkpoint, so that what is logged after it is the same after a resumption."""
         self._advance(state.global_step)
+        control.should_log |= control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Write the numbers of a step."""
@@ -185,6 +204,14 @@ class _Reporter(TrainerCallback):
     def _advance(self, step: int) -> None:
         self.bar.advance(step - self.done)
         self.done = step
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite for a line that was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:
+        return float("inf")
 
 
 def _record(recipe: Recipe, data: dict[str, str], fingerprint: str, steps: int) -> dict[str, Any]:

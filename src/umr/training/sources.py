@@ -27,6 +27,7 @@ class Example:
         positive: a right answer; its id is the did.
         negatives: wrong answers, ids alike.
         positives: ids of all known right answers: none of them is used as a negative.
+        space: what the ids are unique in: two data sets may both have a candidate 17.
     """
 
     query: Item
@@ -34,6 +35,7 @@ class Example:
     positive: Item
     negatives: tuple[Item, ...]
     positives: tuple[str, ...]
+    space: str = ""
 
 
 class Source(Protocol):
@@ -63,10 +65,11 @@ class MBeirSource:
         instructions: `"seeded"` draws a wording by query and epoch, `"first"` takes the first, `"none"` trains without.
         negatives: explicit negatives a query; queries with fewer take what they have.
         seed: of the draws.
+        space: of the pool's ids.
     """
 
-    def __init__(self, name: str, queries: Queries, pool: Pool, instructions: str, negatives: int, seed: int) -> None:
-        self.name, self.queries, self.pool = name, queries, pool
+    def __init__(self, name: str, queries: Queries, pool: Pool, instructions: str, negatives: int, seed: int, space: str = "") -> None:
+        self.name, self.queries, self.pool, self.space = name, queries, pool, space
         self.instructions, self.negatives, self.seed = instructions, negatives, seed
 
     def __len__(self) -> int:
@@ -80,7 +83,8 @@ class MBeirSource:
         instruction = None
         if self.instructions != "none":
             instruction = choose(query.instructions, query.qid, self.seed if self.instructions == "seeded" else None, epoch)
-        return Example(query.item, instruction, self.pool.item(positive), tuple(self.pool.item(did) for did in wrong), query.positives)
+        items = self.pool.item(positive), tuple(self.pool.item(did) for did in wrong)
+        return Example(query.item, instruction, *items, query.positives, self.space)
 
 
 class PairSource:
@@ -90,10 +94,11 @@ class PairSource:
         name: for tables and errors.
         pairs: the file.
         negatives: explicit negatives a query.
+        space: of the file's ids.
     """
 
-    def __init__(self, name: str, pairs: TextPairs | CaptionPairs, negatives: int) -> None:
-        self.name, self.pairs, self.negatives = name, pairs, negatives
+    def __init__(self, name: str, pairs: TextPairs | CaptionPairs, negatives: int, space: str = "") -> None:
+        self.name, self.pairs, self.negatives, self.space = name, pairs, negatives, space
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -102,7 +107,7 @@ class PairSource:
         """Row `index`, the same in every epoch."""
         row = self.pairs[index]
         assert row.positive.id is not None
-        return Example(row.query, None, row.positive, row.negatives[: self.negatives], (row.positive.id,))
+        return Example(row.query, None, row.positive, row.negatives[: self.negatives], (row.positive.id,), self.space)
 
 
 def open_sources(recipe: Recipe) -> tuple[list[Source], list[float], dict[str, str]]:
@@ -133,7 +138,7 @@ def _open(section: DataSection, negatives: int, seed: int) -> tuple[Sequence[Sou
         return _open_mbeir(section, negatives, seed)
     pairs = CaptionPairs(Path(section.path)) if section.kind == "captions" else TextPairs(Path(section.path))
     path = Path(section.path)
-    return [PairSource(section.kind, pairs, negatives)], [section.weight], fingerprint([path], path.parent)
+    return [PairSource(section.kind, pairs, negatives, section.path)], [section.weight], fingerprint([path], path.parent)
 
 
 def _open_mbeir(section: MBeirSection, negatives: int, seed: int) -> tuple[Sequence[Source], list[float], str]:
@@ -145,7 +150,9 @@ def _open_mbeir(section: MBeirSection, negatives: int, seed: int) -> tuple[Seque
     if idle := [name for name in section.weights if name not in chosen]:
         raise RecipeError(f"data: a weight for {idle[0]!r} has no effect, because settings leaves it out")
     pool = tree.train_pool()
-    sources = [MBeirSource(name, tree.queries(name, "train"), pool, section.instructions, negatives, seed) for name in chosen]
+    sources = [
+        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, negatives, seed, section.path) for name in chosen
+    ]
     return sources, [section.weights.get(name, 1.0) for name in chosen], tree.fingerprint("train", chosen)
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from umr.errors import UmrError
 from umr.files import write_text
-from umr.losses.gathered import gather_batch, world_size
+from umr.losses.gathered import barrier, gather_batch, world_size
 from umr.losses.infonce import info_nce
 from umr.losses.temperature import Temperature
 from umr.models.batching import pack
@@ -59,7 +60,7 @@ class RetrievalTrainer(Trainer):
         super().__init__(model=retriever, args=arguments, train_dataset=steps, data_collator=identity, callbacks=callbacks)
         self.recipe = recipe
 
-    def get_train_dataloader(self) -> DataLoader[RetrievalBatch]:
+    def get_train_dataloader(self) -> DataLoader[RetrievalBatch | UmrError]:
         """One element a step, already this device's share; hence not split again by accelerate."""
         workers = self.recipe.training.workers
         return DataLoader(
@@ -74,6 +75,8 @@ class RetrievalTrainer(Trainer):
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Accumulate the gradient of one global batch and return its loss."""
+        if isinstance(inputs, UmrError):
+            raise inputs
         model.train()
         retriever: Any = self.accelerator.unwrap_model(model)
         batch: RetrievalBatch = inputs
@@ -133,8 +136,13 @@ class RetrievalTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        barrier()  # the other processes write their random states
         if self.args.should_save:
             write_text(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE, "")
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As in transformers, without the temperature: decay would pull its logarithm to zero, the temperature to one."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.startswith("temperature.")]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
@@ -152,15 +160,16 @@ def _without_reduction(model: Any) -> AbstractContextManager[object]:
     return model.no_sync() if hasattr(model, "no_sync") else nullcontext()
 
 
-def last_complete_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; interrupted ones are removed."""
-    found: list[tuple[int, Path]] = []
+def remove_interrupted_checkpoints(run: Path) -> None:
+    """Remove checkpoints that were not written to their end."""
     for folder in run.glob("checkpoint-*"):
-        if (folder / COMPLETE).exists():
-            found.append((int(folder.name.rpartition("-")[2]), folder))
-        else:
+        if not (folder / COMPLETE).exists():
             shutil.rmtree(folder)
-    return max(found)[1] if found else None
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint."""
+    return max(run.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def _sum_gradients(module: torch.nn.Module) -> None:
