@@ -34,8 +34,9 @@ from umr.rendering.renderer import Rendered
 
 RESULT = Path(__file__).parent / "results" / "encode.json"
 TOLERANCE = 1e-4
-WORDS = """red blue green circle square ring star left right top bottom center large small striped scene with and of the a photograph
-bridge river people season museum species player over under between next behind""".split()
+_TEXT = """red blue green circle square ring star left right top bottom center large small striped scene with and of the a photograph
+bridge river people season museum species player over under between next behind"""
+WORDS = _TEXT.split()
 IMAGE_SIZES = [(96, 96), (128, 96), (160, 120), (224, 224), (320, 240), (256, 384), (480, 360)]
 KINDS = {"short text": 0.35, "long text": 0.15, "image": 0.3, "image and text": 0.2}
 

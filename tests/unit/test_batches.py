@@ -71,10 +71,7 @@ def test_rows_are_what_the_renderer_makes_of_them(renderer: Renderer):
     expected = {
         batch.query_B[0]: renderer.render([text("one")], "query", "Find it.")[0],
         batch.query_B[1]: renderer.render([text("two")], "query")[0],
-        **{
-            row: renderer.render([item], "candidate")[0]
-            for row, item in zip(batch.candidate_C.tolist(), (RED, BLUE, GREEN), strict=True)
-        },
+        **{row: renderer.render([item], "candidate")[0] for row, item in zip(batch.candidate_C.tolist(), (RED, BLUE, GREEN), strict=True)},
     }
     for row, rendered in expected.items():
         assert np.array_equal(batch.rows[row].token_ids_L, rendered.token_ids_L)

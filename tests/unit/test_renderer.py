@@ -194,6 +194,13 @@ def test_a_token_across_the_border_of_a_skip_is_kept():
     assert row.token_ids_L.tolist() == encoding["input_ids"]
     assert row.pool_L.tolist() == [end > border for _, end in encoding["offset_mapping"]]
     assert any(start < border < end for start, end in encoding["offset_mapping"]), "this tokenizer has such a token"
+    # Nor is it cut: half of it is the layout's.
+    shortest = sum(start < border for start, _ in encoding["offset_mapping"])
+    assert (
+        one(Item.of(text=" circle"), "Find it: ", template, max_tokens=shortest).token_ids_L.tolist() == row.token_ids_L[:shortest].tolist()
+    )
+    with pytest.raises(RenderError, match="without its text"):
+        one(Item.of(text=" circle"), "Find it: ", template, max_tokens=shortest - 1)
 
 
 # --- text that looks like something else

@@ -1,13 +1,10 @@
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))
-import training_data
-
+from pipeline import training_data
 from umr.errors import DataError, RecipeError
 from umr.training import recipe as recipes
 from umr.training.sources import draw, open_sources

@@ -68,6 +68,8 @@ def backward(
             with precision():
                 parts.append(forward([rows[index] for index in chunk]))
         joined_UD = torch.cat(parts)
+        if not joined_UD.requires_grad:  # only the vision tower is trained, and no row has a picture
+            joined_UD.requires_grad_()
         value = loss(joined_UD[place.to(joined_UD.device)])
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
@@ -86,7 +88,8 @@ def backward(
         start += len(chunk)
         with state, precision():
             again_ND = forward([rows[index] for index in chunk])
-        again_ND.backward(grad_ND)  # type: ignore[no-untyped-call]
+        if again_ND.requires_grad:  # not where only the vision tower is trained, and the chunk has no picture
+            again_ND.backward(grad_ND)  # type: ignore[no-untyped-call]
     return value.detach()
 
 
