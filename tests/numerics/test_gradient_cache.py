@@ -8,7 +8,7 @@ import torch
 
 from numerics.contrastive_batch import batch_of, examples, gradients, largest_difference, loss_of, plain, retriever
 from umr.models.batching import pack
-from umr.models.parts import PARTS, add_lora
+from umr.models.parts import PARTS, add_lora, freeze_all_but
 from umr.rendering.renderer import Rendered
 from umr.training import gradient_cache
 from umr.training.batches import RetrievalBatch
@@ -146,3 +146,14 @@ def test_a_fixed_temperature_is_no_obstacle():
     batch = batch_of(examples()[1], engine)
     _, expected = plain(model, batch, False, True)
     assert largest_difference(cached(model, batch, 60)[1], expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_rows_that_reach_no_trained_part_are_no_obstacle(cache: bool):
+    model, engine = retriever()
+    freeze_all_but(model.model.network, ["vision"])
+    mixed, text = batch_of([*examples()[0], *examples()[1]], engine), batch_of(examples()[0], engine)
+    _, expected = plain(model, mixed, False, True)
+    assert largest_difference(cached(model, mixed, 60, cache=cache)[1], expected) <= TOLERANCE
+    _, found = cached(model, text, 60, cache=cache)
+    assert {name for name, tensor in found.items() if tensor.any()} == {"temperature.log_value"}

@@ -246,6 +246,7 @@ def the_error(*arguments: Any, **settings: Any) -> str:
         ({"max_tokens": 3}, "max_tokens=3 is too short"),
         ({"dtype": "float64"}, "dtype='float64'; use one of"),
         ({"kernel": "warp"}, "warp"),
+        ({"batch_tokens": 0}, "batch_tokens=0"),
         ({"device": "nonsense"}, "device='nonsense'"),
         ({"min_pixels": 10**7, "max_pixels": 100}, "min_pixels=10000000 is above max_pixels=100"),
         ({"template": "chatty"}, "unknown template 'chatty'"),

@@ -25,6 +25,8 @@ from umr.rendering.template import Template
 from umr.rendering.vision import VisionReader, set_frame_budget
 
 Vectors = npt.NDArray[np.float32]
+GPU_BATCH_TOKENS, CPU_BATCH_TOKENS = 16384, 1024
+"""Default token budgets. Measured on a CPU (benchmarks/encode.py): 16384 takes 1.5 to 2 times as long as 1024."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -102,7 +104,7 @@ class Embedder:
         >>> vectors = embedder.encode([Item.of(text="a red circle")], side="query")      # doctest: +SKIP
     """
 
-    def __init__(self, engine: RenderedEngine | SentenceTransformerEngine, batch_tokens: int = 16384) -> None:
+    def __init__(self, engine: RenderedEngine | SentenceTransformerEngine, batch_tokens: int | None = None) -> None:
         self.engine, self.batch_tokens = engine, batch_tokens
 
     @classmethod
@@ -121,7 +123,7 @@ class Embedder:
         kernel: str = "sdpa",
         dtype: str = "float32",
         device: str | None = None,
-        batch_tokens: int = 16384,
+        batch_tokens: int | None = None,
         revision: str | None = None,
     ) -> Embedder:
         """Load a folder of ours, a plain Qwen-VL or text checkpoint, or any SentenceTransformer.
@@ -142,12 +144,14 @@ class Embedder:
             kernel: attention of the language model: `"sdpa"`, `"eager"`, or another that transformers knows.
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
             device: torch device. Default: cuda when there is one, else cpu.
-            batch_tokens: token budget of a batch.
+            batch_tokens: token budget of a batch. Default: 16384 on a GPU, 1024 on a CPU, whose caches larger batches overflow.
             revision: of a hub id.
 
         Raises:
             ModelError: the folder is no model, a part is missing, or a setting has no effect on it.
         """
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ModelError(f"batch_tokens={batch_tokens}; a batch needs at least one token")
         if dtype not in DTYPES:
             raise ModelError(f"dtype={dtype!r}; use one of {', '.join(DTYPES)}")
         device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -215,8 +219,11 @@ class Embedder:
             lambda start, stop: engine.prepare(items[start:stop], side, instructions[start:stop]),
             engine.cost,
             engine.forward,
-            self.batch_tokens,
+            self.batch_tokens or self._fitting_batch(),
         )
+
+    def _fitting_batch(self) -> int:
+        return CPU_BATCH_TOKENS if next(self.engine.model.parameters()).device.type == "cpu" else GPU_BATCH_TOKENS
 
     def save(self, folder: Path) -> list[str]:
         """Write a folder that `Embedder.load`, and where possible plain `SentenceTransformer`, load with the same vectors.
