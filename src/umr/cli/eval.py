@@ -28,7 +28,7 @@ def evaluate(
     work: Annotated[Path, typer.Option(help="Folder for the vectors, which a later run uses again.")] = Path(
         "runs/eval"
     ),
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Token budget of a batch.")] = 16384,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
 ) -> None:
     """Measure a model: hit rate, recall, nDCG and MRR for every task, on local and global pools."""
     from umr import Embedder

@@ -18,32 +18,39 @@ PREPARE = 32
 """Items prepared in one call of the background thread."""
 WINDOW = 4
 """Batches' worth of rows that are sorted together: more sorts better, fewer hold less in memory."""
+SMALLEST_WINDOW = 16384
+"""Tokens sorted together however small the batches are: under some hundred rows, sorting leaves much padding."""
+Cost = tuple[int, int]
+"""What a row takes: its length, to which shorter rows are padded, and what comes on top of it whatever the others are."""
 
 
-def pack(costs: Sequence[int], budget: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], budget: int, extras: Sequence[int] | None = None) -> list[list[int]]:
     """Group rows into batches whose padded cost stays within a budget.
 
     Args:
-        costs: cost of each row.
-        budget: largest (rows x longest row) of a batch. A row that exceeds it alone becomes a batch alone.
+        lengths: tokens of each row.
+        budget: largest (rows x longest row + extras) of a batch. A row that exceeds it alone becomes a batch alone.
+        extras: what each row costs beyond its padded tokens; 0 when None.
 
     Returns:
-        Batches of indices into `costs`, longest rows first, ties in input order; deterministic.
+        Batches of indices into `lengths`, longest rows first, ties in input order; deterministic.
     """
     batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        if not batches or (len(batches[-1]) + 1) * longest > budget:
+    longest = extra = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        own = extras[index] if extras is not None else 0
+        if not batches or (len(batches[-1]) + 1) * longest + extra + own > budget:
             batches.append([])
-            longest = max(costs[index], 1)
+            longest, extra = max(lengths[index], 1), 0
         batches[-1].append(index)
+        extra += own
     return batches
 
 
 def encode_stream(
     count: int,
     prepare: Callable[[int, int], list[Row]],
-    cost: Callable[[Row], int],
+    cost: Callable[[Row], Cost],
     forward: Callable[[list[Row]], np.ndarray],
     budget: int,
 ) -> np.ndarray:
@@ -52,7 +59,7 @@ def encode_stream(
     Args:
         count: number of rows.
         prepare: `(start, stop) -> rows`, called in order in a background thread.
-        cost: a row's cost in tokens.
+        cost: a row's cost in tokens, see `Cost`.
         forward: rows -> float32 (rows, D), called in this thread.
         budget: tokens a batch.
 
@@ -60,8 +67,9 @@ def encode_stream(
         (count, D) float32. The grouping depends on the rows alone, so the same input gives the same bytes.
     """
     out: np.ndarray | None = None
-    for start, rows in _windows(count, prepare, cost, budget * WINDOW):
-        for batch in pack([cost(row) for row in rows], budget):
+    for start, rows in _windows(count, prepare, cost, max(budget * WINDOW, SMALLEST_WINDOW)):
+        lengths, extras = zip(*map(cost, rows), strict=True)
+        for batch in pack(lengths, budget, extras):
             vectors = forward([rows[index] for index in batch])
             if out is None:
                 out = np.empty((count, vectors.shape[1]), np.float32)
@@ -71,7 +79,7 @@ def encode_stream(
 
 
 def _windows(
-    count: int, prepare: Callable[[int, int], list[Row]], cost: Callable[[Row], int], size: int
+    count: int, prepare: Callable[[int, int], list[Row]], cost: Callable[[Row], Cost], size: int
 ) -> Iterator[tuple[int, list[Row]]]:
     spans = [(start, min(start + PREPARE, count)) for start in range(0, count, PREPARE)]
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -86,7 +94,7 @@ def _windows(
                 if position + ahead < len(spans):
                     futures.append(pool.submit(prepare, *spans[position + ahead]))
                 window.extend(rows)
-                total += sum(cost(row) for row in rows)
+                total += sum(sum(cost(row)) for row in rows)
                 if total >= size:
                     yield first, window
                     first, window, total = first + len(window), [], 0

@@ -74,9 +74,9 @@ class RenderedEngine:
         """Decode, resize and tokenise."""
         return self.renderer.render(items, side, instructions)
 
-    def cost(self, row: Rendered) -> int:
-        """Tokens in the language model, with a share for the patches through the vision tower."""
-        return len(row.token_ids_L) + row.patches // 4
+    def cost(self, row: Rendered) -> batching.Cost:
+        """Tokens in the language model, and a share for the patches through the vision tower, which are never padded."""
+        return len(row.token_ids_L), row.patches // 4
 
     def forward(self, rows: list[Rendered]) -> np.ndarray:
         """Embed one batch."""

@@ -83,9 +83,9 @@ class SentenceTransformerEngine:
         bare = value["text"] if self.modalities == {"text"} else value
         return Prepared(bare, side, prompt or None, tokens)
 
-    def cost(self, row: Prepared) -> int:
+    def cost(self, row: Prepared) -> tuple[int, int]:
         """Estimated tokens."""
-        return row.tokens
+        return row.tokens, 0
 
     def forward(self, rows: list[Prepared]) -> np.ndarray:
         """Embed one batch; rows of different sides or prompts go in separate calls.

@@ -47,6 +47,8 @@ class MBeirSection(_Section):
     instructions: Literal["seeded", "first", "none"] = "seeded"
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Share of a setting relative to its number of queries; 1 when not named. To leave one out, list the others as `settings`."""
+    negatives_for: list[str] | None = None
+    """Settings whose queries bring `loss.negatives` explicit negatives; all when None."""
     on_error: Literal["fail", "skip"] = "fail"
 
 

@@ -76,10 +76,12 @@ class MBeirSource:
         return len(self.queries)
 
     def example(self, index: int, epoch: int) -> Example:
-        """The query with one of its positives, drawn anew each epoch, and negatives from the top of its list."""
+        """The query with one of its positives and some of its negatives, both drawn anew each epoch."""
         query = self.queries[index]
         positive = query.positives[draw(self.seed, f"{query.qid}/{epoch}", len(query.positives))]
-        wrong = [did for did in query.negatives if did not in query.positives][: self.negatives]
+        wrong = [did for did in query.negatives if did not in query.positives]
+        start = draw(self.seed, f"{query.qid}/{epoch}/negatives", len(wrong)) if wrong else 0
+        wrong = [*wrong[start:], *wrong[:start]][: self.negatives]
         instruction = None
         if self.instructions != "none":
             instruction = choose(query.instructions, query.qid, self.seed if self.instructions == "seeded" else None, epoch)
@@ -147,11 +149,17 @@ def _open_mbeir(section: MBeirSection, negatives: int, seed: int) -> tuple[Seque
     chosen = names if section.settings is None else section.settings
     if unknown := [name for name in [*chosen, *section.weights] if name not in names]:
         raise RecipeError(f"data: {section.path} has no training setting {unknown[0]!r}; it has {', '.join(names)}")
+    if unknown := [name for name in section.negatives_for or [] if name not in chosen]:
+        raise RecipeError(f"data: negatives_for names {unknown[0]!r}, which is not among the settings trained on")
+    if section.negatives_for and not negatives:
+        raise RecipeError("data: negatives_for has no effect with loss.negatives=0; set it to the number of negatives a query")
     if idle := [name for name in section.weights if name not in chosen]:
         raise RecipeError(f"data: a weight for {idle[0]!r} has no effect, because settings leaves it out")
     pool = tree.train_pool()
+    counts = {name: negatives if section.negatives_for is None or name in section.negatives_for else 0 for name in chosen}
     sources = [
-        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, negatives, seed, section.path) for name in chosen
+        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, count, seed, section.path)
+        for name, count in counts.items()
     ]
     return sources, [section.weights.get(name, 1.0) for name in chosen], tree.fingerprint("train", chosen)
 

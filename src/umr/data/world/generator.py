@@ -24,7 +24,7 @@ from umr.data.world.studio import plan_edits, plan_moves
 from umr.data.world.writer import write_media, write_texts
 from umr.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed would give other bytes."""
 
 _PLANS = (plan_scenes, plan_catalog, plan_facts, plan_news, plan_twins, plan_field, plan_edits, plan_moves, plan_clips)

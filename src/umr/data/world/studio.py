@@ -29,7 +29,7 @@ from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import things_of, view_of
 from umr.data.world.wording import a_kind, kind_words, shape_word
 
-EDITS, MOVES = 7, 6
+EDITS, MOVES = 5, 5
 """Pictures that come of a given one by one change each. More than five with it, so that hit@5 needs the words."""
 
 _BACK = 3  # edits of a family that train queries also ask for the other way round
