@@ -79,15 +79,20 @@ def _probe(path: Path) -> tuple[int, float]:
 
 def _decode_frames(path: Path, indices: tuple[int, ...]) -> list[PIL.Image.Image]:
     """The frames with these ascending numbers; fewer if the last ones cannot be decoded."""
+    import PIL.Image
+    from av.video.reformatter import VideoReformatter
+
     images: list[PIL.Image.Image] = []
+    to_rgb = VideoReformatter()
     with _open_video(path) as container:
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        if stream.frames > 64:  # starting threads takes longer than decoding a short clip
+            stream.thread_type = "AUTO"
         for number, frame in enumerate(container.decode(stream)):
             if number == indices[len(images)]:
                 if frame.width * frame.height > MAX_FRAME_PIXELS:
                     raise MediaError(f"{path}: a frame of {frame.width} x {frame.height} is over the limit of {MAX_FRAME_PIXELS} pixels")
-                image = frame.to_image()
+                image = PIL.Image.fromarray(to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray())
                 images.append(image.rotate(frame.rotation, expand=True) if frame.rotation else image)
                 if len(images) == len(indices):
                     break

@@ -145,3 +145,22 @@ def test_draws_are_even_and_depend_on_the_seed():
     counts = [sum(draw(0, str(key), 3) == number for key in range(3000)) for number in range(3)]
     assert all(900 < count < 1100 for count in counts)
     assert [draw(0, str(key), 3) for key in range(20)] != [draw(1, str(key), 3) for key in range(20)]
+
+
+def test_negatives_for_some_settings_only(data: Path):
+    sources, _, _ = opened(mbeir(data, settings=["shapes_task0", "shapes_task7"], negatives_for=["shapes_task0"]), negatives=1)
+    held = {source.name: {len(source.example(index, 0).negatives) for index in range(len(source))} for source in sources}
+    assert 1 in held["shapes_task0"] and held["shapes_task7"] == {0}
+    with pytest.raises(RecipeError, match="negatives_for has no effect"):
+        opened(mbeir(data, negatives_for=["shapes_task0"]))
+    with pytest.raises(RecipeError, match="nowhere_task0"):
+        opened(mbeir(data, negatives_for=["nowhere_task0"]), negatives=1)
+
+
+def test_negatives_are_drawn_anew_each_epoch(world: Path):
+    section = {"kind": "mbeir", "path": str(world), "settings": ["edits_task7"]}
+    (source,), _, _ = opened(section, negatives=2)
+    drawn = [tuple(item.id for item in source.example(0, epoch).negatives) for epoch in range(8)]
+    assert len(set(drawn)) > 1 and all(len(set(ids)) == 2 for ids in drawn)
+    assert drawn[3] == tuple(item.id for item in source.example(0, 3).negatives)
+    assert not {did for ids in drawn for did in ids} & set(source.example(0, 0).positives)

@@ -25,9 +25,7 @@ def evaluate(
     tasks: Annotated[str | None, typer.Option(help="Task names separated by commas. Default: all.")] = None,
     split: Annotated[str, typer.Option(help="Which queries.")] = "test",
     json: Annotated[Path | None, typer.Option(help="Write the result to this file, too.")] = None,
-    work: Annotated[Path, typer.Option(help="Folder for the vectors, which a later run uses again.")] = Path(
-        "runs/eval"
-    ),
+    work: Annotated[Path, typer.Option(help="Folder for the vectors, which a later run uses again.")] = Path("runs/eval"),
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
 ) -> None:
     """Measure a model: hit rate, recall, nDCG and MRR for every task, on local and global pools."""

@@ -29,8 +29,9 @@ from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import things_of, view_of
 from umr.data.world.wording import a_kind, kind_words, shape_word
 
-EDITS, MOVES = 5, 5
-"""Pictures that come of a given one by one change each. More than five with it, so that hit@5 needs the words."""
+EDITS, MOVES = 5, 4
+"""Pictures that come of a given one by one change each. With it there are six edited pictures, so that hit@5 needs the words, and
+five moved boards: there hit@5 asks for the right board, and hit@1 for the words, which are the hardest of World."""
 
 _BACK = 3  # edits of a family that train queries also ask for the other way round
 
