@@ -80,12 +80,12 @@ class RetrievalTrainer(Trainer):
         model.train()
         retriever: Any = self.accelerator.unwrap_model(model)
         batch: RetrievalBatch = inputs
-        costs = [len(row.token_ids_L) + row.patches // 4 for row in batch.rows]
+        lengths, extras = [len(row.token_ids_L) for row in batch.rows], [row.patches // 4 for row in batch.rows]
         # All processes must agree on nothing but the loss: gradients are added up below, once, whatever the chunks were.
         with _without_reduction(model):
             loss = gradient_cache.backward(
                 batch.rows,
-                pack(costs, self.recipe.training.chunk_tokens),
+                pack(lengths, self.recipe.training.chunk_tokens, extras),
                 retriever.model,
                 lambda embeddings_UD: self._loss(retriever, batch, embeddings_UD),
                 self.recipe.training.gradient_cache,
