@@ -274,7 +274,11 @@ def test_messages():
 def test_an_interruption_is_one_line_and_code_130(tmp_path: Path):
     out, begun = tmp_path / "world", tmp_path / ".world.partial" / "mbeir_images"
     command = [sys.executable, "-m", "umr", "world", str(out)]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def listen() -> None:  # a shell's background jobs start deaf to interruptions, and their children with them
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     deadline = time.monotonic() + 100
     while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -194,7 +194,7 @@ def test_summary_and_reuse(summary, root):
 
 
 def test_refuses_what_is_not_the_same_world(root, tmp_path):
-    with pytest.raises(DataError, match=r"holds World version 1, size tiny, seed 0, not version 1, size tiny, seed 5"):
+    with pytest.raises(DataError, match=f"holds World version {VERSION}, size tiny, seed 0, not version {VERSION}, size tiny, seed 5"):
         make(root, seed=5)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="not a folder"):
