@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from tiny import checkpoint, film, picture
@@ -50,7 +49,7 @@ def examples() -> tuple[list[Example], list[Example]]:
 
 
 def batch_of(share: Sequence[Example], engine: RenderedEngine) -> RetrievalBatch:
-    return build(share, engine.renderer, np.zeros(len(share), int))
+    return build(share, engine.renderer)
 
 
 def retriever(learned: bool = True) -> tuple[Retriever, RenderedEngine]:

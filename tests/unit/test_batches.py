@@ -31,7 +31,7 @@ def example(query: Item, positive: Item, negatives=(), positives=(), instruction
 
 
 def made(renderer: Renderer, *examples: Example):
-    return build(examples, renderer, np.zeros(len(examples), int))
+    return build(examples, renderer)
 
 
 def test_each_distinct_row_is_rendered_once(renderer: Renderer):

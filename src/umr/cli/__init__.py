@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `umr`; default `sys.argv[1:]`.
     """
     # Read by torch's threads when they start: by default they wait for each other by spinning for milliseconds, which made a
-    # training step ten times slower on a busy machine; a short spin halves that, and costs nothing on a quiet one.
+    # training step of the demo ten times slower on a busy machine; a short spin halves that, and costs nothing on a quiet one.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

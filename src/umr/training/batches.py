@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -27,14 +26,12 @@ class RetrievalBatch:
         query_B: row of each query.
         candidate_C: row of each column; two columns of equal content share a row.
         columns: identities of the columns.
-        picks: sources of the queries, for logging.
     """
 
     rows: list[Rendered]
     query_B: torch.Tensor
     candidate_C: torch.Tensor
     columns: Columns
-    picks: np.ndarray
 
 
 def hash64(text: str) -> int:
@@ -42,13 +39,12 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1 or 1
 
 
-def build(examples: Sequence[Example], renderer: Renderer, picks: np.ndarray) -> RetrievalBatch:
+def build(examples: Sequence[Example], renderer: Renderer) -> RetrievalBatch:
     """Render a batch.
 
     Args:
         examples: B examples.
         renderer: of the model in training.
-        picks: (B,) number of the source of each.
     """
     place: dict[tuple[str, str, str], int] = {}
     items: list[Item] = []
@@ -88,7 +84,7 @@ def build(examples: Sequence[Example], renderer: Renderer, picks: np.ndarray) ->
         positives_BP[index, : len(example.positives)] = torch.tensor([hash64(f"{example.space}\0{did}") for did in example.positives])
     columns = Columns(torch.tensor(target_B), torch.tensor(did_C), torch.tensor(content_C), positives_BP)
     rows = renderer.render(items, "query", instructions)
-    return RetrievalBatch(rows, torch.tensor(query_B), torch.tensor(candidate_C), columns, picks)
+    return RetrievalBatch(rows, torch.tensor(query_B), torch.tensor(candidate_C), columns)
 
 
 class StepDataset(Dataset[RetrievalBatch | UmrError]):
@@ -114,7 +110,7 @@ class StepDataset(Dataset[RetrievalBatch | UmrError]):
         picks = self.plan.batch(step)[self.rank :: self.world_size]
         try:
             examples = [self.sources[pick.source].example(pick.index, pick.epoch) for pick in picks]
-            return build(examples, self.renderer, np.array([pick.source for pick in picks]))
+            return build(examples, self.renderer)
         except UmrError as error:
             return error
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import shutil
@@ -40,7 +39,6 @@ from umr.training.recipe import Recipe
 from umr.training.sources import open_sources
 from umr.training.trainer import RetrievalTrainer, Retriever, last_checkpoint, remove_interrupted_checkpoints
 
-log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "numpy", "pillow")
 
 
