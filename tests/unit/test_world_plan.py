@@ -45,7 +45,7 @@ def test_sizes_of_tiny(tiny):
         assert len(book.queries[setting.name, "test"]) == 150
         assert len(book.queries[setting.name, "train"]) == SCALES["tiny"].train[setting.name]
     assert 12_000 <= sum(SCALES["tiny"].train.values()) <= 16_000
-    assert len(tiny.jobs) < 22_000
+    assert len(tiny.jobs) < 28_000
     assert len(tiny.captions) == 6000 == len(tiny.text_pairs)
 
 

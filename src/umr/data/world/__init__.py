@@ -13,5 +13,6 @@ from __future__ import annotations
 from umr.data.world.generator import VERSION, WorldSummary, generate
 from umr.data.world.settings import SETTINGS, Setting, Size
 from umr.data.world.texts import iter_texts
+from umr.data.world.truth import unlabelled_positives
 
-__all__ = ["SETTINGS", "VERSION", "Setting", "Size", "WorldSummary", "generate", "iter_texts"]
+__all__ = ["SETTINGS", "VERSION", "Setting", "Size", "WorldSummary", "generate", "iter_texts", "unlabelled_positives"]

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from umr.data.world.clips import Clip
 from umr.data.world.draw import Picture
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Registry
 from umr.data.world.settings import BY_NAME, DATASETS, SPLITS, Scale, Split
-from umr.data.world.truth import Claim, View
+from umr.data.world.truth import UNLABELLED, Claim, View
 
 Record: TypeAlias = dict[str, Any]
 
-PLAN_STREAM, MEDIA_STREAM, WORDS_STREAM = 0, 1, 2  # last number of a stream's key, so that no two uses share one
+PLAN_STREAM, MEDIA_STREAM, WORDS_STREAM, ANOTHER_STREAM = 0, 1, 2, 3  # last number of a stream's key, so that no two uses share one
 FILES_PER_FOLDER = 1000
+
+
+class Another(NamedTuple):
+    """What would be as right an answer as some candidate: a text, a picture or clip to draw, or both.
+
+    `claims` are the text's, where they are not those of the candidate.
+    """
+
+    text: str | None
+    content: Picture | Clip | None
+    claims: Sequence[Claim] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,9 @@ class Book:
         """By setting name and `"train"` or `"pool"` (the one local pool of val and test)."""
         self.queries: dict[tuple[str, Split], list[Record]] = {}
         """By setting name and split."""
+        self.another: dict[str, Callable[[Stream], Another]] = {}
+        """By did: makes another answer as right as that train candidate."""
+        self._contents: dict[str, Picture | Clip] = {}
         self._dids = self._qids = 0
         self._files: dict[Split, int] = dict.fromkeys(SPLITS, 0)
 
@@ -91,6 +105,7 @@ class Book:
         kind = "videos" if isinstance(content, Clip) else "images"
         shard = f"{index // FILES_PER_FOLDER:03d}"
         path = f"mbeir_{kind}/{self.dataset}_{kind}/{split}/{shard}/{self.dataset}_{split}_{index:06d}.{suffix}"
+        self._contents[path] = content
         self.world.jobs.append(Job(path, content, (self.world.seed, self.dataset_id, SPLITS.index(split), index, MEDIA_STREAM)))
         return path
 
@@ -102,8 +117,21 @@ class Book:
         path: str | None,
         view: View | None = None,
         claims: Sequence[Claim] | None = None,
+        another: Callable[[Stream], Another] | None = None,
+        unlabelled_for: Sequence[str] = (),
     ) -> str:
-        """Add a candidate and return its did."""
+        """Add a candidate and return its did.
+
+        Args:
+            setting: its name.
+            split: which queries it is made along with.
+            text: of the candidate.
+            path: of its picture or clip, from `draw`.
+            view: what it shows.
+            claims: what its text says.
+            another: makes another answer as right as this one; by default the same text beside the picture or clip drawn again.
+            unlabelled_for: queries that it answers although they do not list it.
+        """
         self._dids += 1
         did = f"{self.dataset_id}:{self._dids}"
         modality = BY_NAME[setting].candidate_modality
@@ -113,11 +141,13 @@ class Book:
             "txt": text,
             "img_path": None if is_video else path,
             "modality": modality,
-            "src_content": _source(view, claims),
+            "src_content": _source(view, claims, unlabelled_for),
         }
         if is_video:
             record["video_path"] = path
         self.candidates.setdefault((setting, "train" if split == "train" else "pool"), []).append(record)
+        if split == "train":
+            self.another[did] = another or (lambda _: Another(text, None if path is None else self._contents[path]))
         return did
 
     def query(
@@ -146,12 +176,14 @@ class Book:
         self.queries.setdefault((setting, split), []).append(record)
 
 
-def _source(view: View | None, claims: Sequence[Claim] | None) -> str:
+def _source(view: View | None, claims: Sequence[Claim] | None, unlabelled_for: Sequence[str] = ()) -> str:
     source: Record = {}
     if view is not None:
         source["view"] = view
     if claims is not None:
         source["claims"] = list(claims)
+    if unlabelled_for:
+        source[UNLABELLED] = list(unlabelled_for)
     return json.dumps(source, separators=(",", ":"))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from math import ceil
 
-from umr.data.world.book import WORDS_STREAM, Book, World, others, round_robin
+from umr.data.world.book import WORDS_STREAM, Another, Book, World, others, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Registry
@@ -56,10 +57,16 @@ def _write_scenes(book: Book, split: Split, families: list[list[Scene]], shown: 
         for scene in family:
             first = shown.caption(stream, scene)
             captions = [first, _another(stream, scene, first)]
-            texts[-1].append([book.candidate("scenes_task3", split, c.text, None, claims=c.claims) for c in captions])
+            again = partial(_captioned_again, scene)
+            texts[-1].append([book.candidate("scenes_task3", split, c.text, None, claims=c.claims, another=again) for c in captions])
     for f, m in round_robin(described, FAMILY, scale.queries("scenes_task3", split)):
         negatives = [did for i, own in enumerate(texts[f]) if i != m for did in own]
         book.query("scenes_task3", split, None, paths[f][m], texts[f][m], negatives, view=view_of(families[f][m]))
+
+
+def _captioned_again(scene: Scene, stream: Stream) -> Another:
+    caption = by_position(stream, scene)
+    return Another(caption.text, None, caption.claims)
 
 
 def _another(stream: Stream, scene: Scene, first: Caption) -> Caption:

@@ -21,10 +21,11 @@ from umr.data.world.pretraining import plan_captions, plan_text_pairs
 from umr.data.world.settings import SCALES, SETTINGS, SPLITS, Scale, Size
 from umr.data.world.shop import plan_catalog
 from umr.data.world.studio import plan_edits, plan_moves
+from umr.data.world.unlabelled import count_unlabelled, plan_unlabelled
 from umr.data.world.writer import write_media, write_texts
 from umr.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same seed would give other bytes."""
 
 _PLANS = (plan_scenes, plan_catalog, plan_facts, plan_news, plan_twins, plan_field, plan_edits, plan_moves, plan_clips)
@@ -38,7 +39,7 @@ class WorldSummary:
         root: the folder.
         size, seed, version: what it was made from.
         counts: by setting name, its numbers of `train`, `val` and `test` queries, and of `train_pool` and `local_pool`
-            candidates.
+            candidates; `unlabelled` are those of the former that no query names but some should.
         queries, candidates, captions, text_pairs: rows in all; `media` files in all.
         sha256: over all files, equal exactly when the Worlds are.
         seconds: time it took; 0 when it was there already (`reused`).
@@ -128,6 +129,7 @@ def plan(scale: Scale, seed: int) -> World:
     world = World(seed, scale)
     for plan_dataset in _PLANS:
         plan_dataset(world)
+    plan_unlabelled(world)
     return world
 
 
@@ -137,6 +139,7 @@ def _counts(world: World) -> dict[str, Any]:
         book = world.books[setting.dataset]
         counts[setting.name] = {split: len(book.queries[setting.name, split]) for split in SPLITS}
         counts[setting.name]["train_pool"] = len(book.candidates[setting.name, "train"])
+        counts[setting.name]["unlabelled"] = count_unlabelled(book, setting.name)
         counts[setting.name]["local_pool"] = len(book.candidates[setting.name, "pool"])
     rows = counts.values()
     return {

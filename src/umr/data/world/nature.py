@@ -11,7 +11,7 @@ from itertools import combinations
 from math import ceil
 from typing import TypeAlias
 
-from umr.data.world.book import Book, World, round_robin
+from umr.data.world.book import Another, Book, World, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Registry
@@ -139,16 +139,22 @@ def _pose(stream: Stream, entry: Entry, scenes: Registry) -> tuple[Scene, tuple[
 
 
 def _candidate(book: Book, name: str, split: Split, stream: Stream, entry: Entry) -> str:
-    habit, first, second = HABITS[entry.habit], *stream.sample(entry.pair, 2)
+    first, second = stream.sample(entry.pair, 2)
     if name == "field_task6":
-        a, b = kind_words(stream, first), kind_words(stream, second)
-        text = stream.pick(("The {a} and the {b} both {e}.", "Guide: the {a} and the {b} {e}.")).format(
-            a=a, b=b, e=habit.entry.format(v=entry.value)
-        )
-        return book.candidate(name, split, text, None, view=view_of((), **entry.tags))
+
+        def another(stream: Stream) -> Another:
+            return Another(_passage(stream, entry, *stream.sample(entry.pair, 2)), None)
+
+        return book.candidate(name, split, _passage(stream, entry, first, second), None, view=view_of((), **entry.tags), another=another)
     scene = draw_until(lambda: _unused(stream, entry, book.world.scenes))
     path = book.draw(split, Picture("guide", scene))
-    return book.candidate(name, split, habit.note.format(v=entry.value), path, view=view_of(scene, **entry.tags))
+    return book.candidate(name, split, HABITS[entry.habit].note.format(v=entry.value), path, view=view_of(scene, **entry.tags))
+
+
+def _passage(stream: Stream, entry: Entry, first: Kind, second: Kind) -> str:
+    a, b = kind_words(stream, first), kind_words(stream, second)
+    says = HABITS[entry.habit].entry.format(v=entry.value)
+    return stream.pick(("The {a} and the {b} both {e}.", "Guide: the {a} and the {b} {e}.")).format(a=a, b=b, e=says)
 
 
 def _unused(stream: Stream, entry: Entry, scenes: Registry) -> Scene | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from umr.data.world.book import Book, World, others, round_robin
+from umr.data.world.book import Another, Book, World, others, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.names import people
 from umr.data.world.random_stream import Stream
@@ -91,21 +91,10 @@ def ask(stream: Stream, name: str, topic: str) -> str:
     return stream.pick(TOPICS[topic].questions).format(n=name)
 
 
-def tell(stream: Stream, name: str, topic: str) -> str:
-    """A passage that states some value of a person's fact."""
-    return stream.pick(TOPICS[topic].passages).format(n=name, v=stream.pick(TOPICS[topic].values))
-
-
 def _write_passages(book: Book, split: Split, stream: Stream, families: list[list[Person]]) -> None:
     setting, topics = "facts_task1", tuple(TOPICS)
     units: list[list[tuple[Person, str]]] = [[(person, topic) for person in family for topic in topics] for family in families]
-    dids = [
-        [
-            book.candidate(setting, split, tell(stream, person.name, topic), None, view=view_of((), name=person.name, topic=topic))
-            for person, topic in unit
-        ]
-        for unit in units
-    ]
+    dids = [[_tell(book, split, stream, person.name, topic) for person, topic in unit] for unit in units]
     for f, m in round_robin(len(families), FAMILY * len(topics), book.world.scale.queries(setting, split)):
         person, topic = units[f][m]
         same = [did for did, (p, t) in zip(dids[f], units[f], strict=True) if (p is person) != (t == topic)]
@@ -113,25 +102,35 @@ def _write_passages(book: Book, split: Split, stream: Stream, families: list[lis
         book.query(setting, split, ask(stream, person.name, topic), None, [dids[f][m]], stream.sample(same, 4), claims=claims)
 
 
+def _tell(book: Book, split: Split, stream: Stream, name: str, topic: str) -> str:
+    """Add a passage that states some value of a person's fact."""
+    passage, value = stream.pick(TOPICS[topic].passages), stream.pick(TOPICS[topic].values)
+
+    def another(stream: Stream) -> Another:
+        return Another(stream.pick(TOPICS[topic].passages).format(n=name, v=value), None)
+
+    text, view = passage.format(n=name, v=value), view_of((), name=name, topic=topic)
+    return book.candidate("facts_task1", split, text, None, view=view, another=another)
+
+
 def _write_portraits(book: Book, split: Split, stream: Stream, families: list[list[Person]]) -> None:
     setting = "facts_task2"
-    dids = [
-        [
-            book.candidate(
-                setting,
-                split,
-                stream.pick(_PORTRAIT_TEXTS).format(n=person.name),
-                book.draw(split, Picture("facts", (person.badge,), big=person.big)),
-                view=view_of((person.badge,), name=person.name, big=person.big.name),
-            )
-            for person in family
-        ]
-        for family in families
-    ]
+    dids = [[_portray(book, split, stream, person) for person in family] for family in families]
     for f, m in round_robin(len(families), FAMILY, book.world.scale.queries(setting, split)):
         person = families[f][m]
         claims = [tag("name", person.name)]
         book.query(setting, split, _portrait_question(stream, person), None, [dids[f][m]], others(dids[f], m), claims=claims)
+
+
+def _portray(book: Book, split: Split, stream: Stream, person: Person) -> str:
+    picture = Picture("facts", (person.badge,), big=person.big)
+
+    def another(stream: Stream) -> Another:
+        return Another(stream.pick(_PORTRAIT_TEXTS).format(n=person.name), picture)
+
+    text, path = another(stream).text, book.draw(split, picture)
+    view = view_of((person.badge,), name=person.name, big=person.big.name)
+    return book.candidate("facts_task2", split, text, path, view=view, another=another)
 
 
 def _portrait_question(stream: Stream, person: Person) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from umr.data.world.book import World, others, round_robin
+from umr.data.world.book import Another, Book, World, others, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.names import DAYS, PLACES
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Key, Registry
 from umr.data.world.scene import Scene, alter_kind, draw_until, kinds_differ, place, random_scene, scene_of
-from umr.data.world.settings import SPLITS
+from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import Claim, tag, view_of
 from umr.data.world.wording import a_kind, join
 
@@ -42,24 +42,23 @@ def plan_news(world: World) -> None:
     for split in SPLITS:
         stream = book.stream(split)
         families = [_family(stream, world.scenes, events) for _ in range(ceil(world.scale.room(setting, split) / FAMILY))]
-        dids = [
-            [
-                book.candidate(
-                    setting,
-                    split,
-                    stream.pick(_CAPTIONS).format(p=event.place, d=event.day),
-                    book.draw(split, Picture("news", event.scene)),
-                    view=view_of(event.scene, place=event.place, day=event.day),
-                )
-                for event in family
-            ]
-            for family in families
-        ]
+        dids = [[_photo(book, split, stream, event) for event in family] for family in families]
         for f, m in round_robin(len(families), FAMILY, world.scale.queries(setting, split)):
             event = families[f][m]
             claims: list[Claim] = [["count", thing.kind.name, 1] for thing in event.scene]
             claims += [tag("place", event.place), tag("day", event.day)]
             book.query(setting, split, _headline(stream, event), None, [dids[f][m]], others(dids[f], m), claims=claims)
+
+
+def _photo(book: Book, split: Split, stream: Stream, event: Event) -> str:
+    picture = Picture("news", event.scene)
+
+    def another(stream: Stream) -> Another:
+        return Another(stream.pick(_CAPTIONS).format(p=event.place, d=event.day), picture)
+
+    text, path = another(stream).text, book.draw(split, picture)
+    view = view_of(event.scene, place=event.place, day=event.day)
+    return book.candidate("news_task2", split, text, path, view=view, another=another)
 
 
 def _headline(stream: Stream, event: Event) -> str:

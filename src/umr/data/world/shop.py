@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from umr.data.world.book import World, others, round_robin
+from umr.data.world.book import Another, Book, World, others, round_robin
 from umr.data.world.draw import Picture
 from umr.data.world.names import brands
 from umr.data.world.random_stream import Stream
 from umr.data.world.registry import Registry
 from umr.data.world.scene import Kind, alter_kind, draw_until, place, random_kind
-from umr.data.world.settings import SPLITS
+from umr.data.world.settings import SPLITS, Split
 from umr.data.world.truth import Claim, View, tag
 from umr.data.world.wording import NUMBERS, kind_words
 
@@ -37,11 +37,10 @@ def plan_catalog(world: World) -> None:
         families = [_family(stream, registry, world.scale.brands) for _ in range(wanted)]
         paths = [[book.draw(split, product_picture(stream, product)) for product in family] for family in families]
         pictures = [
-            [book.candidate("catalog_task0", split, None, path, view=_view(product)) for product, path in zip(*row, strict=True)]
-            for row in zip(families, paths, strict=True)
+            [_shown(book, split, product, path) for product, path in zip(*row, strict=True)] for row in zip(families, paths, strict=True)
         ]
         texts = [
-            [book.candidate("catalog_task3", split, describe(stream, product), None, claims=_claims(product)) for product in family]
+            [_described(book, split, stream, product) for product in family]
             for family in families[: ceil(world.scale.room("catalog_task3", split) / FAMILY)]
         ]
         for f, m in round_robin(len(families), FAMILY, world.scale.queries("catalog_task0", split)):
@@ -51,6 +50,20 @@ def plan_catalog(world: World) -> None:
         for f, m in round_robin(len(texts), FAMILY, world.scale.queries("catalog_task3", split)):
             product, negatives = families[f][m], others(texts[f], m)
             book.query("catalog_task3", split, None, paths[f][m], [texts[f][m]], negatives, view=_view(product))
+
+
+def _shown(book: Book, split: Split, product: Product, path: str) -> str:
+    def another(stream: Stream) -> Another:
+        return Another(None, product_picture(stream, product))
+
+    return book.candidate("catalog_task0", split, None, path, view=_view(product), another=another)
+
+
+def _described(book: Book, split: Split, stream: Stream, product: Product) -> str:
+    def another(stream: Stream) -> Another:
+        return Another(describe(stream, product), None)
+
+    return book.candidate("catalog_task3", split, describe(stream, product), None, claims=_claims(product), another=another)
 
 
 def describe(stream: Stream, product: Product) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from umr.data.world.truth import TRAIN_POOL, unlabelled_for
 from umr.data.world.writer import CAPTIONS, INSTRUCTIONS, TEXT_PAIRS
 from umr.errors import DataError
 
@@ -14,7 +15,9 @@ from umr.errors import DataError
 def iter_texts(root: Path) -> Iterator[str]:
     """Yield every text that training may see: instructions, train queries and candidates, text pairs, captions.
 
-    Texts of val and test are left out: a tokenizer made with them would hold pieces that no training step has touched.
+    Texts of val and test are left out: a tokenizer made with them would hold pieces that no training step has touched. Those of
+    unlabelled positives are too: they say nothing new, and without them a model trained on the lists alone is the same
+    whether or not there are any.
 
     Args:
         root: folder that `generate` has finished.
@@ -29,7 +32,7 @@ def iter_texts(root: Path) -> Iterator[str]:
             yield from line.rstrip("\n").split("\t")[4:]
     for path in sorted((root / "query/train").glob("*.jsonl")):
         yield from _field(path, "query_txt")
-    yield from _field(root / "cand_pool/global/mbeir_union_train_cand_pool.jsonl", "txt")
+    yield from _field(root / TRAIN_POOL, "txt")
     with (root / TEXT_PAIRS).open(encoding="utf-8", newline="") as file:
         for row in list(csv.reader(file))[1:]:
             yield from row
@@ -39,5 +42,6 @@ def iter_texts(root: Path) -> Iterator[str]:
 def _field(path: Path, key: str) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
         for line in file:
-            if text := json.loads(line)[key]:
-                yield text
+            record = json.loads(line)
+            if record[key] and not unlabelled_for(record):
+                yield record[key]

@@ -18,6 +18,7 @@ from umr.data.world.draw import encode
 from umr.data.world.pretraining import CAPTIONS_FOLDER
 from umr.data.world.random_stream import Stream
 from umr.data.world.settings import SETTINGS, SPLITS
+from umr.data.world.truth import TRAIN_POOL
 from umr.progress import progress
 
 TEXT_PAIRS = "text_pairs/nli.csv"
@@ -94,7 +95,7 @@ def _files(world: World, text_pairs: Iterable[tuple[str, str, str]], captions: I
     pools = {
         pool: _lines(record for s in SETTINGS for record in world.books[s.dataset].candidates[s.name, pool]) for pool in ("train", "pool")
     }
-    yield "cand_pool/global/mbeir_union_train_cand_pool.jsonl", pools["train"]
+    yield TRAIN_POOL, pools["train"]
     yield "cand_pool/global/mbeir_union_val_cand_pool.jsonl", pools["pool"]
     yield "cand_pool/global/mbeir_union_test_cand_pool.jsonl", pools["pool"]
     yield UNION_TRAIN, _lines(_upsampled(world))
