@@ -6,20 +6,30 @@ arguments they take, and that is decided in `collate`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from umr.errors import ModelError
 from umr.models.attention import use_fast_vision
 from umr.rendering.renderer import Rendered
-from umr.rendering.vision import IMAGE, VIDEO
+from umr.rendering.vision import IMAGE, VIDEO, set_frame_budget
 
 Attention = Literal["bidirectional", "causal"]
 Positions = Literal["mrope", "flat"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 Batch = dict[str, torch.Tensor]
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
@@ -71,22 +81,88 @@ def load_processor(path: Path, config: Any) -> Any:
         ) from error
 
 
+def pick_device(name: str | None) -> str:
+    """The device asked for; without one, cuda where there is one, else cpu. Raises `ModelError` when it is not here."""
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device={device!r} is not here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """The type of a name in `DTYPES`, or a `ModelError`."""
+    if name not in DTYPES:
+        raise ModelError(f"dtype={name!r}; use one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def set_pixel_budget(processor: Any, min_pixels: int | None, max_pixels: int | None, where: str | Path) -> None:
+    """Bound the area of images and video frames; None leaves the processor's own bound."""
+    if min_pixels is None and max_pixels is None:
+        return
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(f"{where}: min_pixels and max_pixels have no effect on a backbone that reads text only; leave them out")
+    size = processor.image_processor.size
+    low, high = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]  # areas, whatever the names say
+    if low > high:
+        raise ModelError(f"{where}: min_pixels={low} is above max_pixels={high}")
+    processor.image_processor.size = {"shortest_edge": low, "longest_edge": high}
+    if max_pixels is not None:
+        set_frame_budget(processor.video_processor, max_pixels)
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer in a processor, or the tokenizer itself; with a padding token."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def load_model(path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
     """Load weights (safetensors only) with the attention direction set where transformers honours it: the text config."""
+    model = _load(AutoModel, path, config, attention, kernel, dtype)
+    if kernel != "eager":
+        use_fast_vision(model)
+    return model
+
+
+def load_language_model(path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
+    """As `load_model`, with the head that gives each token of the vocabulary a logit; `inner_model` is what stands below it.
+
+    Raises:
+        ModelError: also when the folder holds no head, as a retriever's, and its embeddings are not tied to one.
+    """
+    kind = AutoModelForImageTextToText if config.model_type in QWEN_FAMILIES else AutoModelForCausalLM
+    model = _load(kind, path, config, attention, kernel, dtype)
+    if kernel != "eager":
+        use_fast_vision(inner_model(model))
+    return model
+
+
+def inner_model(network: Any) -> Any:
+    """The part of a language model that gives hidden states, without its head; adapters may lie around it."""
+    network = network.get_base_model() if hasattr(network, "get_base_model") else network
+    return network.base_model  # transformers' own name for what lies below a head
+
+
+def _load(kind: Any, path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
     config.get_text_config().is_causal = attention == "causal"
     config.get_text_config().use_cache = False
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = kind.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation=kernel, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # safetensors and the kernels have errors of their own
         raise ModelError(f"{path}: the weights cannot be loaded ({str(error).splitlines()[0]})") from error
     if missing := sorted(report["missing_keys"]):
+        if missing == ["lm_head.weight"]:
+            raise ModelError(f"{path}: has no head to answer with (lm_head.weight), and its config does not tie one to its embeddings")
         raise ModelError(f"{path}: the weights lack {len(missing)} tensors, {missing[0]} among them; they would be random")
-    if kernel != "eager":
-        use_fast_vision(model)
-    model.eval()
-    return model
+    loaded: PreTrainedModel = model.eval()
+    return loaded
 
 
 def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions, device: torch.device | str = "cpu") -> tuple[Batch, torch.Tensor]:
@@ -133,3 +209,19 @@ def hidden_states(model: torch.nn.Module, batch: Batch, family: str) -> torch.Te
     accepted = batch if family == "qwen2_5_vl" else {key: value for key, value in batch.items() if key != "second_per_grid_ts"}
     out: torch.Tensor = model(**accepted).last_hidden_state
     return out
+
+
+def fingerprint_parts(network: torch.nn.Module, processor: Any) -> list[str]:
+    """What the outputs of any model depend on, as text: pixel budgets, tokenizer, type and bytes of the weights."""
+    pixels = [getattr(processor, name).to_json_string() for name in ("image_processor", "video_processor") if hasattr(processor, name)]
+    dtype = str(next(network.parameters()).dtype)
+    return [*pixels, tokenizer_of(processor).backend_tokenizer.to_str(), dtype, weights_hash(network)]
+
+
+def weights_hash(network: torch.nn.Module) -> str:
+    """Hash over names, types and bytes of all parameters and saved buffers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from umr.errors import ModelError, RenderError
-from umr.items import Item, Side
+from umr.items import Item, QueryText, Side
 from umr.models import backbone, batching, exchange, settings
 from umr.models.pooling import finish, masked_mean
 from umr.models.sentence_transformer import SentenceTransformerEngine
@@ -22,12 +22,9 @@ from umr.models.settings import ModelSettings
 from umr.rendering import template as templates
 from umr.rendering.renderer import Rendered, Renderer
 from umr.rendering.template import Template
-from umr.rendering.vision import VisionReader, set_frame_budget
+from umr.rendering.vision import VisionReader
 
 Vectors = npt.NDArray[np.float32]
-GPU_BATCH_TOKENS, CPU_BATCH_TOKENS = 16384, 1024
-"""Default token budgets. Measured on a CPU (benchmarks/encode.py): 16384 takes 1.5 to 2 times as long as 1024."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class EmbeddingModel(torch.nn.Module):
@@ -86,11 +83,7 @@ class RenderedEngine:
     def fingerprint_parts(self) -> list[str]:
         """Everything a vector depends on, as text."""
         kept = replace(self.model.settings, temperature=None)  # the temperature scales scores in training, not vectors
-        processor = self.processor
-        pixels = [getattr(processor, name).to_json_string() for name in ("image_processor", "video_processor") if hasattr(processor, name)]
-        dtype = str(next(self.model.network.parameters()).dtype)
-        tokenizer = self.renderer.tokenizer.backend_tokenizer.to_str()
-        return [repr(kept), self.renderer.template.hash, *pixels, tokenizer, dtype, weights_hash(self.model.network)]
+        return [repr(kept), self.renderer.template.hash, *backbone.fingerprint_parts(self.model.network, self.processor)]
 
 
 class Embedder:
@@ -150,12 +143,11 @@ class Embedder:
         Raises:
             ModelError: the folder is no model, a part is missing, or a setting has no effect on it.
         """
-        if batch_tokens is not None and batch_tokens < 1:
-            raise ModelError(f"batch_tokens={batch_tokens}; a batch needs at least one token")
-        if dtype not in DTYPES:
-            raise ModelError(f"dtype={dtype!r}; use one of {', '.join(DTYPES)}")
-        device = _check_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        batching.check_budget(batch_tokens)
+        weights_type, device = backbone.pick_dtype(dtype), backbone.pick_device(device)
         folder = backbone.local_folder(path, revision)
+        if (folder / settings.RERANKER_FILE_NAME).is_file():
+            raise ModelError(f"{path}: a reranker, which gives no vectors; load it with Reranker.load")
         given: dict[str, Any] = {
             name: value
             for name, value in dict(
@@ -169,14 +161,14 @@ class Embedder:
                     f"{path}: a SentenceTransformer brings its own rendering and pooling, so "
                     f"{', '.join([*given] or ['template or pixel budgets'])} would have no effect; leave it out"
                 )
-            return cls(SentenceTransformerEngine.load(folder, device, DTYPES[dtype], kernel), batch_tokens)
+            return cls(SentenceTransformerEngine.load(folder, device, weights_type, kernel), batch_tokens)
         config = backbone.load_config(folder)
         base = ModelSettings.load(folder) if (folder / settings.FILE_NAME).is_file() else ModelSettings()
         merged = replace(base, **given)
         merged.check(config.model_type, config.get_text_config().hidden_size, path)
         processor = backbone.load_processor(folder, config)
-        _set_pixel_budget(processor, min_pixels, max_pixels, path)
-        network = backbone.load_model(folder, config, merged.attention, kernel, DTYPES[dtype]).to(device)
+        backbone.set_pixel_budget(processor, min_pixels, max_pixels, path)
+        network = backbone.load_model(folder, config, merged.attention, kernel, weights_type).to(device)
         engine = _assemble(network, merged, processor, _choose_template(folder, template, config.model_type), config.model_type)
         return cls(engine, batch_tokens)
 
@@ -184,6 +176,11 @@ class Embedder:
     def dimension(self) -> int:
         """Length of a vector."""
         return self.engine.dimension
+
+    @property
+    def query_text(self) -> QueryText:
+        """How this model wants queries that have an instruction to be cleaned; see `ModelSettings.query_text`."""
+        return self.engine.model.settings.query_text if isinstance(self.engine, RenderedEngine) else "separate"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -219,11 +216,8 @@ class Embedder:
             lambda start, stop: engine.prepare(items[start:stop], side, instructions[start:stop]),
             engine.cost,
             engine.forward,
-            self.batch_tokens or self._fitting_batch(),
+            self.batch_tokens or batching.default_budget(next(engine.model.parameters()).device.type),
         )
-
-    def _fitting_batch(self) -> int:
-        return CPU_BATCH_TOKENS if next(self.engine.model.parameters()).device.type == "cpu" else GPU_BATCH_TOKENS
 
     def save(self, folder: Path) -> list[str]:
         """Write a folder that `Embedder.load`, and where possible plain `SentenceTransformer`, load with the same vectors.
@@ -240,18 +234,8 @@ class Embedder:
         return exchange.save(self.engine, folder)
 
 
-def _check_device(device: str) -> str:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device={device!r} is not here ({str(error).splitlines()[0]})") from error
-    return device
-
-
 def _assemble(network: Any, merged: ModelSettings, processor: Any, template: Template, family: str) -> RenderedEngine:
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = backbone.tokenizer_of(processor)
     vision = VisionReader(processor) if hasattr(processor, "image_processor") else None
     renderer = Renderer(template, tokenizer, vision, merged.max_tokens, merged.pooling)
     return RenderedEngine(EmbeddingModel(network, merged, family, tokenizer.pad_token_id), renderer, processor)
@@ -263,26 +247,3 @@ def _choose_template(folder: Path, given: str | Path | Template | None, family: 
     if (folder / templates.FILE_NAME).is_file():
         return Template.load(folder / templates.FILE_NAME)
     return templates.CHAT if family in backbone.QWEN_FAMILIES else templates.PLAIN
-
-
-def _set_pixel_budget(processor: Any, min_pixels: int | None, max_pixels: int | None, where: str | Path) -> None:
-    if min_pixels is None and max_pixels is None:
-        return
-    if not hasattr(processor, "image_processor"):
-        raise ModelError(f"{where}: min_pixels and max_pixels have no effect on a backbone that reads text only; leave them out")
-    size = processor.image_processor.size
-    low, high = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]  # areas, whatever the names say
-    if low > high:
-        raise ModelError(f"{where}: min_pixels={low} is above max_pixels={high}")
-    processor.image_processor.size = {"shortest_edge": low, "longest_edge": high}
-    if max_pixels is not None:
-        set_frame_budget(processor.video_processor, max_pixels)
-
-
-def weights_hash(network: torch.nn.Module) -> str:
-    """Hash over names, types and bytes of all parameters and saved buffers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from umr.rendering.template import Template, split_layout
 
 if TYPE_CHECKING:
     from umr.models.embedder import RenderedEngine
+    from umr.models.reranker import RerankEngine
 
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 _MODALITIES = {
@@ -36,12 +38,24 @@ def save(engine: RenderedEngine, folder: Path) -> list[str]:
     Returns:
         Why plain sentence-transformers cannot load it, one reason a line; empty when it can.
     """
+    return write_folder(folder, lambda temporary: _write(engine, temporary))
+
+
+def write_folder(folder: Path, write: Callable[[Path], list[str]]) -> list[str]:
+    """Let `write` fill a new model folder, then put it in its place, in one step, for a model that was there before.
+
+    Returns:
+        What `write` does.
+
+    Raises:
+        ModelError: the folder is there, and holds something else than a model.
+    """
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: exists and is, or holds, something else than a model; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        reasons = _write(engine, temporary)
+        reasons = write(temporary)
         os.chmod(temporary, 0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
@@ -62,28 +76,39 @@ def save(engine: RenderedEngine, folder: Path) -> list[str]:
 
 
 def _write(engine: RenderedEngine, folder: Path) -> list[str]:
+    reasons = why_not_exchangeable(engine)
+    write_checkpoint(engine, folder, None if reasons else jinja(engine.renderer.template, writes_timestamps(engine)))
+    if not reasons:
+        _write_modules(engine, folder)
+    return reasons
+
+
+def write_checkpoint(engine: RenderedEngine | RerankEngine, folder: Path, chat_template: str | None) -> None:
+    """Write weights, settings, template and processor; the latter with a chat template, or with its own when None.
+
+    Raises:
+        ModelError: the network carries adapters.
+    """
     network: Any = engine.model.network
     if hasattr(network, "merge_and_unload"):
         raise ModelError("the model still carries LoRA adapters; merge them before saving (umr.models.parts.merge_lora)")
     network.save_pretrained(folder)
     engine.model.settings.save(folder)
     engine.renderer.template.save(folder)
-    reasons = why_not_exchangeable(engine)
-    tokenizer = engine.renderer.tokenizer
-    tokenizer.model_max_length = engine.model.settings.max_tokens
+    engine.renderer.tokenizer.model_max_length = engine.model.settings.max_tokens
     processor = engine.processor
     before = getattr(processor, "chat_template", None)
-    if not reasons and engine.model.family in QWEN_FAMILIES:
-        processor.chat_template = jinja(
-            engine.renderer.template, timestamps=bool(engine.renderer.vision and engine.renderer.vision.has_timestamps)
-        )
+    if chat_template is not None:
+        processor.chat_template = chat_template
     try:
         processor.save_pretrained(folder)
     finally:
         processor.chat_template = before
-    if not reasons:
-        _write_modules(engine, folder)
-    return reasons
+
+
+def writes_timestamps(engine: RenderedEngine | RerankEngine) -> bool:
+    """Whether the processor puts vision borders around each frame of a video itself (Qwen3-VL)."""
+    return bool(engine.renderer.vision and engine.renderer.vision.has_timestamps)
 
 
 def why_not_exchangeable(engine: RenderedEngine) -> list[str]:
@@ -139,16 +164,6 @@ def jinja(template: Template, timestamps: bool) -> str:
         template: without a suffix.
         timestamps: the processor writes vision borders around each frame itself (Qwen3-VL).
     """
-    image = "<|vision_start|><|image_pad|><|vision_end|>"
-    video = "<|video_pad|>" if timestamps else "<|vision_start|><|video_pad|><|vision_end|>"
-    show = (
-        "{%- macro show(parts, media, text) -%}{%- for part in parts -%}"
-        "{%- if part.type == 'image' and media -%}" + image + "{%- elif part.type == 'video' and media -%}" + video + ""
-        "{%- elif part.type == 'text' and text -%}{{- part.text -}}"
-        "{%- elif part.type not in ['image', 'video', 'text'] -%}"
-        "{{- raise_exception('a message may hold text, images and videos; all inputs of a call must be messages, or none') -}}"
-        "{%- endif -%}{%- endfor -%}{%- endmacro -%}"
-    )
     find = (
         "{%- set ns = namespace(instruction='', parts=[]) -%}"
         "{%- for message in messages -%}{%- if message.role == 'system' -%}"
@@ -157,7 +172,21 @@ def jinja(template: Template, timestamps: bool) -> str:
         "{%- endif -%}{%- endfor -%}"
     )
     layouts = [_jinja_layout(layout, template) for layout in (template.with_instruction, template.without_instruction)]
-    return find + show + "{%- if ns.instruction -%}" + layouts[0] + "{%- else -%}" + layouts[1] + "{%- endif -%}"
+    return find + jinja_show(timestamps) + "{%- if ns.instruction -%}" + layouts[0] + "{%- else -%}" + layouts[1] + "{%- endif -%}"
+
+
+def jinja_show(timestamps: bool) -> str:
+    """A chat template's macro `show(parts, media, text)`, which writes the parts of a message: media, texts, or both."""
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    video = "<|video_pad|>" if timestamps else "<|vision_start|><|video_pad|><|vision_end|>"
+    return (
+        "{%- macro show(parts, media, text) -%}{%- for part in parts -%}"
+        "{%- if part.type == 'image' and media -%}" + image + "{%- elif part.type == 'video' and media -%}" + video + ""
+        "{%- elif part.type == 'text' and text -%}{{- part.text -}}"
+        "{%- elif part.type not in ['image', 'video', 'text'] -%}"
+        "{{- raise_exception('a message may hold text, images and videos; all inputs of a call must be messages, or none') -}}"
+        "{%- endif -%}{%- endfor -%}{%- endmacro -%}"
+    )
 
 
 def _jinja_layout(layout: str, template: Template) -> str:
@@ -167,18 +196,19 @@ def _jinja_layout(layout: str, template: Template) -> str:
         if kind == "literal":
             before_text = index + 1 < len(pieces) and pieces[index + 1][0] == "text"
             if before_text and value.endswith(" "):
-                out.append("{{- " + _quote(value[:-1]) + " -}}{%- if show(ns.parts, false, true) -%}{{- ' ' -}}{%- endif -%}")
+                out.append("{{- " + jinja_quote(value[:-1]) + " -}}{%- if show(ns.parts, false, true) -%}{{- ' ' -}}{%- endif -%}")
             else:
-                out.append("{{- " + _quote(value) + " -}}")
+                out.append("{{- " + jinja_quote(value) + " -}}")
         elif kind == "instruction":
-            out.append("{{- ns.instruction or " + _quote(template.default_instruction) + " -}}")
+            out.append("{{- ns.instruction or " + jinja_quote(template.default_instruction) + " -}}")
         elif kind in ("content", "media", "text"):
             media, text = str(kind != "text").lower(), str(kind != "media").lower()
             out.append("{{- show(ns.parts, " + media + ", " + text + ") -}}")
     return "".join(out)
 
 
-def _quote(text: str) -> str:
+def jinja_quote(text: str) -> str:
+    """A text as a literal of a chat template."""
     return json.dumps(text, ensure_ascii=False)  # jinja does not know JSON's surrogate pairs
 
 
@@ -202,18 +232,22 @@ def _write_modules(engine: RenderedEngine, folder: Path) -> None:
     write_text(folder / "1_Pooling" / "config.json", json.dumps(config, indent=2))
     (folder / "2_Normalize").mkdir()
     modules = [("", transformer), ("1_Pooling", pooling), ("2_Normalize", normalize)]
-    listing = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
-    write_text(folder / "modules.json", json.dumps(listing, indent=2))
-    write_text(folder / "sentence_bert_config.json", json.dumps(_MODALITIES, indent=2))
-    import sentence_transformers
-    import transformers
-
-    versions = {"sentence_transformers": sentence_transformers.__version__, "transformers": transformers.__version__}
     about: dict[str, Any] = {
         "model_type": "SentenceTransformer",
-        "__version__": versions,
         "prompts": {},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    write_text(folder / "config_sentence_transformers.json", json.dumps(about, indent=2))
+    write_listing(folder, modules, _MODALITIES, about)
+
+
+def write_listing(folder: Path, modules: list[tuple[str, str]], transformer: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write what sentence-transformers reads first: the modules (folder and class), the first one's settings, and the model's."""
+    import sentence_transformers
+    import transformers
+
+    listing = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(modules)]
+    write_text(folder / "modules.json", json.dumps(listing, indent=2))
+    write_text(folder / "sentence_bert_config.json", json.dumps(transformer, indent=2))
+    versions = {"sentence_transformers": sentence_transformers.__version__, "transformers": transformers.__version__}
+    write_text(folder / "config_sentence_transformers.json", json.dumps({"__version__": versions, **about}, indent=2))

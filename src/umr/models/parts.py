@@ -36,7 +36,7 @@ def freeze_all_but(network: torch.nn.Module, parts: Iterable[str]) -> None:
 
 
 def add_lora(network: Any, rank: int, alpha: int, dropout: float, parts: Iterable[str]) -> Any:
-    """Put adapters on every linear layer of some parts; everything else is frozen.
+    """Put adapters on every linear layer of some parts but a language-model head; everything else is frozen.
 
     Returns:
         A peft model around `network`.
@@ -44,7 +44,8 @@ def add_lora(network: Any, rank: int, alpha: int, dropout: float, parts: Iterabl
     from peft import LoraConfig, get_peft_model
 
     wanted = set(parts)
-    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)]
+    head = getattr(network, "lm_head", None)  # often tied to the embeddings; an adapter merged into it would change those too
+    linear = [name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
     targets = [name for name in linear if part_of(name) in wanted]
     if missing := wanted - {part_of(name) for name in targets}:
         raise RecipeError(f"training.lora.parts: this backbone has no linear layers in {', '.join(sorted(missing))}")

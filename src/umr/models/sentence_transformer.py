@@ -6,14 +6,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from umr.errors import MediaError, ModelError, RenderError
 from umr.items import Image, Item, Side, Text, Video
+from umr.media import Frames
 from umr.rendering.vision import frames_metadata
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,18 @@ class Prepared:
     side: Side
     prompt: str | None
     tokens: int
+
+
+def check_modalities(item: Item, modalities: set[str]) -> None:
+    """Raise `MediaError` when an item holds something that a model does not take."""
+    if missing := set(item.modality.split(",")) - modalities:
+        raise MediaError(f"item {item.id or item.digest[:8]} holds {', '.join(sorted(missing))}, which this model does not take")
+
+
+def estimated_tokens(item: Item, images: Sequence[PIL.Image.Image], videos: Sequence[Frames]) -> int:
+    """About what an item takes in the sequence, by its characters and pixels."""
+    tokens = len(item.text) // 3 + sum(image.width * image.height for image in images) // 784 + 16
+    return tokens + sum(frame.width * frame.height for video in videos for frame in video.images) // 1568
 
 
 class SentenceTransformerEngine:
@@ -62,10 +78,7 @@ class SentenceTransformerEngine:
         return [self._prepare(item, side, instruction) for item, instruction in zip(items, instructions, strict=True)]
 
     def _prepare(self, item: Item, side: Side, prompt: str | None) -> Prepared:
-        if missing := set(item.modality.split(",")) - self.modalities:
-            raise MediaError(
-                f"item {item.id or item.digest[:8]} holds {', '.join(sorted(missing))}, which this SentenceTransformer does not take"
-            )
+        check_modalities(item, self.modalities)
         images = [part.open() for part in item.parts if isinstance(part, Image)]
         videos = [part.frames() for part in item.parts if isinstance(part, Video)]
         value: dict[str, Any] = {}
@@ -77,8 +90,7 @@ class SentenceTransformerEngine:
                 value["video"] = films if len(films) > 1 else films[0]
             elif isinstance(part, Text) and "text" not in value:
                 value["text"] = item.text
-        tokens = len(item.text) // 3 + sum(image.width * image.height for image in images) // 784 + 16
-        tokens += sum(frame.width * frame.height for video in videos for frame in video.images) // 1568
+        tokens = estimated_tokens(item, images, videos)
         # A text goes bare only where nothing else is understood; elsewhere it might be taken for the address of an image.
         bare = value["text"] if self.modalities == {"text"} else value
         return Prepared(bare, side, prompt or None, tokens)
@@ -109,7 +121,7 @@ class SentenceTransformerEngine:
 
     def fingerprint_parts(self) -> list[str]:
         """Everything a vector depends on, as text."""
-        from umr.models.embedder import weights_hash
+        from umr.models.backbone import weights_hash
 
         processor = getattr(self.model[0], "processor", None)
         budgets = [getattr(processor, name).to_json_string() for name in ("image_processor", "video_processor") if hasattr(processor, name)]

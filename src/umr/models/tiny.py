@@ -170,13 +170,13 @@ def _config(family: str, size: Size, tokenizer: Any) -> Any:
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
     if family == "qwen2-vl":
         vision |= {"embed_dim": size.vision_hidden, "hidden_size": size.hidden, "patch_size": 14, "mlp_ratio": 4}
-        return Qwen2VLConfig(text_config=text, vision_config=vision, **ids)
+        return Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
     vision |= {"hidden_size": size.vision_hidden, "out_hidden_size": size.hidden, "intermediate_size": size.vision_hidden * 2}
     if family == "qwen2.5-vl":
         vision |= {"patch_size": 14, "window_size": 112, "fullatt_block_indexes": [size.vision_depth - 1], "tokens_per_second": 2}
-        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
     text |= {"head_dim": head}
     text["rope_parameters"]["mrope_interleaved"] = True
     deepstack = sorted({size.vision_depth // 2 - 1, size.vision_depth - 2} - {-1})
     vision |= {"patch_size": 16, "num_position_embeddings": 144, "deepstack_visual_indexes": deepstack}
-    return Qwen3VLConfig(text_config=text, vision_config=vision, **ids)
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)

@@ -20,6 +20,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from umr.errors import ModelError
 from umr.files import write_text
@@ -38,7 +39,7 @@ class Template:
         with_instruction: layout of a row that has an instruction.
         without_instruction: layout of every other row, candidates included.
         default_instruction: what `{instruction}` becomes in `without_instruction`.
-        suffix: text by modality; a modality that is not named gets none.
+        suffix: text by modality, or by `"<modality> with instruction"` for rows that have one and differ; others get none.
     """
 
     name: str
@@ -69,8 +70,12 @@ class Template:
     @property
     def hash(self) -> str:
         """Twelve hex digits over everything that changes a rendering; the name does not."""
-        data = {key: value for key, value in asdict(self).items() if key != "name"}
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        return hash_of(self)
+
+    def suffix_of(self, modality: str, instructed: bool) -> str:
+        """What `{suffix}` becomes for an item of this modality, with or without an instruction."""
+        plain = self.suffix.get(modality, "")
+        return self.suffix.get(f"{modality} with instruction", plain) if instructed else plain
 
     def save(self, folder: Path) -> None:
         """Write `template.json` into a model folder."""
@@ -88,6 +93,12 @@ class Template:
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
         return template
+
+
+def hash_of(template: Any) -> str:
+    """Twelve hex digits over the fields of a template, a dataclass; its name does not count."""
+    data = {key: value for key, value in asdict(template).items() if key != "name"}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def split_layout(layout: str) -> list[tuple[str, str]]:
