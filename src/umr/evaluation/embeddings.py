@@ -1,6 +1,6 @@
 """The vectors that an evaluation needs, on disk: one store for the queries of a setting, one for each pool file.
 
-    <work_dir>/vectors/<model>/queries/<setting>-<split>-<first|seeded>-<data>/
+    <work_dir>/vectors/<model>/queries/<setting>-<split>-<first|seeded>-<data>/      split "train" for mining
     <work_dir>/vectors/<model>/candidates/<pool file>-<data>/
 
 `<model>` and `<data>` are short hashes, so that evaluations of other models or of changed data do not meet, and another
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from umr.data.fingerprint import fingerprint
 from umr.data.instructions import choose
@@ -36,11 +37,12 @@ _SAMPLED_MEDIA = 256
 
 @dataclass(frozen=True)
 class QueryVectors:
-    """Queries of one setting: ids and modality looked for, in the order of the store's rows."""
+    """Queries of one setting: ids, modality looked for and instruction, in the order of the store's rows."""
 
     store: VectorStore
     qids: tuple[str, ...]
     targets: tuple[str, ...]
+    instructions: tuple[str | None, ...]
 
 
 class Embeddings:
@@ -59,18 +61,36 @@ class Embeddings:
     def queries(self, setting: Setting, split: str, wording: Wording, bar: Bar) -> QueryVectors:
         """Embed the queries of a setting, each with the first of its instructions or one drawn by its id."""
         queries = self._benchmark.queries(setting, split)
+        return self._queries(f"{setting.name}-{split}", queries, np.arange(len(queries)), wording, bar)
+
+    def train_queries(self, name: str, queries: Queries, places_Q: npt.NDArray[np.int64], wording: Wording, bar: Bar) -> QueryVectors:
+        """Embed some lines of a training file, whose qids must differ.
+
+        Args:
+            name: for the store's folder.
+            queries: the file.
+            places_Q: which lines.
+            wording: as of `queries`.
+            bar: advanced by the number of queries.
+        """
+        return self._queries(f"{name}-train", queries, places_Q, wording, bar, hashlib.blake2b(places_Q.tobytes()).hexdigest())
+
+    def _queries(
+        self, name: str, queries: Queries, places_Q: npt.NDArray[np.int64], wording: Wording, bar: Bar, *more: str
+    ) -> QueryVectors:
         seed = None if wording == "first" else SEED
-        known = [(query.qid, query.target_modality, choose(query.instructions, query.qid, seed)) for query in queries]
+        asked = (queries[int(place)] for place in places_Q)
+        known = [(query.qid, query.target_modality, choose(query.instructions, query.qid, seed)) for query in asked]
         qids, targets, instructions = zip(*known, strict=True)
-        fetch = partial(_query_items, queries)
-        source = self._source(self._benchmark.query_path(setting, split), len(qids), fetch, repr(instructions))
-        store = self._fill(f"queries/{setting.name}-{split}-{wording}", source, qids, fetch, "query", bar, instructions)
-        return QueryVectors(store, qids, targets)
+        fetch = partial(_query_items, queries, places_Q)
+        source = self._source([index.path for index in queries.indexes], len(qids), fetch, repr(instructions), *more)
+        store = self._fill(f"queries/{name}-{wording}", source, qids, fetch, "query", bar, instructions)
+        return QueryVectors(store, qids, targets, instructions)
 
     def candidates(self, pool: Pool, bar: Bar) -> VectorStore:
         """Embed a pool."""
         fetch = partial(_pool_items, pool)
-        source = self._source(pool.path, len(pool), fetch)
+        source = self._source([pool.path], len(pool), fetch)
         return self._fill(f"candidates/{pool.path.stem}", source, pool.ids, fetch, "candidate", bar)
 
     def missing(self, pool: Pool, stores: Sequence[VectorStore]) -> list[str]:
@@ -80,7 +100,7 @@ class Embeddings:
     def some(self, pool: Pool, dids: Sequence[str], bar: Bar) -> VectorStore:
         """Embed some of a pool, in the order of `dids`."""
         fetch = partial(_items_by_id, pool, dids)
-        source = self._source(pool.path, len(dids), fetch, "\n".join(dids))
+        source = self._source([pool.path], len(dids), fetch, "\n".join(dids))
         return self._fill(f"candidates/{pool.path.stem}-rest", source, dids, fetch, "candidate", bar)
 
     def _fill(
@@ -103,18 +123,18 @@ class Embeddings:
         embed_into(store, self._encoder, ids, fetch, side, instructions, bar=bar)
         return store
 
-    def _source(self, path: Path, count: int, fetch: Fetch, *more: str) -> str:
-        """Label of the data that a store is made from: the file's contents, and the sizes of some of its images.
+    def _source(self, paths: Sequence[Path], count: int, fetch: Fetch, *more: str) -> str:
+        """Label of the data that a store is made from: the contents of its files, and the sizes of some of its images.
 
         A regenerated benchmark can have the same file names with other pictures, which the file itself does not show.
         """
         rows = np.unique(np.linspace(0, max(count - 1, 0), _SAMPLED_MEDIA).astype(int))
         sizes = [_media_sizes(item) for row in rows for item in fetch(int(row), int(row) + 1)]
-        return _hash(fingerprint([path], self._benchmark.root), repr(sizes), *more)
+        return _hash(fingerprint(paths, self._benchmark.root), repr(sizes), *more)
 
 
-def _query_items(queries: Queries, start: int, stop: int) -> list[Item]:
-    return [query.item for query in queries[start:stop]]
+def _query_items(queries: Queries, places_Q: npt.NDArray[np.int64], start: int, stop: int) -> list[Item]:
+    return [queries[int(place)].item for place in places_Q[start:stop]]
 
 
 def _pool_items(pool: Pool, start: int, stop: int) -> list[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,10 @@ from umr.errors import DataError, RecipeError
 from umr.evaluation.declarations import METRICS, MIN_DEPTH, main_metric
 from umr.evaluation.embeddings import Embeddings, QueryVectors, Wording
 from umr.evaluation.metrics import Qrels, expected_hit_at, judge
+from umr.evaluation.rerank import Reranking, RerankReport, Search, ask, report
 from umr.evaluation.result import EvaluationResult, PoolResult, Run, SettingResult
 from umr.progress import Bar, progress
-from umr.protocols import Encoder
+from umr.protocols import Encoder, query_text_of
 from umr.store import VectorStore, VectorView, exact_topk
 
 PoolName: TypeAlias = Literal["local", "global"]
@@ -37,8 +39,9 @@ def evaluate(
     work_dir: Path | None = None,
     instruction: Wording = "first",
     depth: int = 50,
+    rerank: Reranking | None = None,
 ) -> EvaluationResult:
-    """Embed queries and candidates, search exactly, and score.
+    """Embed queries and candidates, search exactly, rerank where asked to, and score.
 
     Interrupted and called again with the same `work_dir`, it goes on where it stopped and ends with the same result.
 
@@ -48,9 +51,10 @@ def evaluate(
         pools: `"local"`: each setting's own candidates; `"global"`: all candidates of the split.
         tasks: names of settings such as `"cirr_task7"`; all by default.
         split: `"test"` or `"val"`.
-        work_dir: folder where vectors are kept for the next evaluation; by default a temporary one.
+        work_dir: folder where vectors, and the reranker's probabilities, are kept for the next evaluation; by default a temporary one.
         instruction: `"first"` wording of each instruction, or a `"seeded"` draw for each query.
         depth: results a query, at least 10; MRR looks this far.
+        rerank: order the first results anew by cosine + weight * P(Yes); see `umr.evaluation.rerank`.
 
     Returns:
         Scores in percent, averages, rankings and times.
@@ -60,14 +64,18 @@ def evaluate(
         RecipeError: an argument without meaning.
         StoreError: damaged vectors in `work_dir`, or a model that gives vectors that are zero or not finite.
     """
-    benchmark = benchmark if isinstance(benchmark, MBeir) else MBeir(Path(benchmark))
-    _check_arguments(pools, instruction, depth)
+    benchmark = (benchmark if isinstance(benchmark, MBeir) else MBeir(Path(benchmark))).with_query_text(query_text_of(encoder))
+    _check_arguments(pools, instruction, depth, rerank)
     settings = _settings(benchmark, split, tasks)
     with _folder(work_dir) as folder:
-        job = _Job(benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder), {})
+        job = _Job(encoder.fingerprint, benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder), {})
         queries = job.embed_queries(instruction)
         searches = job.embed_candidates()
-        results, runs = job.search(queries, searches)
+        runs = job.search(queries, searches)
+        reranked = None
+        if rerank is not None:
+            runs, reranked = job.rerank(rerank, queries, searches, runs, instruction, folder)
+        results = job.score(queries, searches, runs)
     return EvaluationResult(
         fingerprint=encoder.fingerprint,
         dimension=encoder.dimension,
@@ -77,6 +85,7 @@ def evaluate(
         depth=depth,
         settings=results,
         left_out=job.left_out(),
+        rerank=reranked,
         runs=runs,
         seconds=job.seconds,
     )
@@ -94,6 +103,7 @@ class _Search:
 class _Job:
     """The steps of one evaluation."""
 
+    encoder: str
     benchmark: MBeir
     split: str
     settings: Sequence[Setting]
@@ -147,24 +157,52 @@ class _Job:
                 parts[setting.name] = pool
         return parts
 
-    def search(
-        self, queries: dict[str, QueryVectors], searches: dict[tuple[str, str], _Search]
-    ) -> tuple[tuple[SettingResult, ...], dict[tuple[str, str], Run]]:
-        """Scores and rankings."""
-        results: list[SettingResult] = []
-        runs: dict[tuple[str, str], Run] = {}
+    def search(self, queries: dict[str, QueryVectors], searches: dict[tuple[str, str], _Search]) -> dict[tuple[str, str], Run]:
+        """Rankings by setting and pool."""
         with self._timed("searching", sum(len(one.pool) for one in searches.values()), "candidates") as bar:
-            for setting in self.settings:
-                asked, qrels = queries[setting.name], self.benchmark.qrels(setting, self.split)
-                found: dict[str, PoolResult] = {}
-                for name in (pool for pool in POOLS if pool in self.pools):
-                    search = searches[setting.name, name]
-                    run = self._run(asked, search, bar)
-                    found[name] = _score(run, asked, qrels, search, self.depth, with_modality=name == "global")
-                    runs[setting.name, name] = run
-                task = " -> ".join(setting.modalities) if setting.modalities else "mixed"
-                results.append(SettingResult(setting.name, task, main_metric(setting.name), len(asked.qids), found))
-        return tuple(results), runs
+            return {
+                (setting.name, pool): self._run(queries[setting.name], searches[setting.name, pool], bar)
+                for setting in self.settings
+                for pool in POOLS
+                if pool in self.pools
+            }
+
+    def rerank(
+        self,
+        plan: Reranking,
+        queries: dict[str, QueryVectors],
+        searches: dict[tuple[str, str], _Search],
+        runs: dict[tuple[str, str], Run],
+        wording: Wording,
+        folder: Path,
+    ) -> tuple[dict[tuple[str, str], Run], RerankReport]:
+        """Rankings with the first results in another order, and what the reranker did."""
+        asked = [
+            Search(setting, pool, run, wording, _label(queries[setting].store, searches[setting, pool].vectors))
+            for (setting, pool), run in runs.items()
+        ]
+        pairs = sum(len(run.qids) * min(plan.depth, run.rows_QK.shape[1]) for run in runs.values())
+        with self._timed("reranking", pairs, "pairs") as bar:
+            found = ask(plan, self.benchmark, self.split, self.encoder, asked, folder, bar)
+        qrels = {setting.name: self.benchmark.qrels(setting, self.split) for setting in self.settings}
+        fused = {key: one.fused(plan.weight(key[0])) for key, one in found.items()}
+        return fused, report(plan, found, qrels, self.depth)
+
+    def score(
+        self, queries: dict[str, QueryVectors], searches: dict[tuple[str, str], _Search], runs: dict[tuple[str, str], Run]
+    ) -> tuple[SettingResult, ...]:
+        """Scores of the rankings."""
+        results = []
+        for setting in self.settings:
+            asked, qrels = queries[setting.name], self.benchmark.qrels(setting, self.split)
+            found: dict[str, PoolResult] = {
+                pool: _score(runs[setting.name, pool], asked, qrels, searches[setting.name, pool], self.depth, pool == "global")
+                for pool in POOLS
+                if pool in self.pools
+            }
+            task = " -> ".join(setting.modalities) if setting.modalities else "mixed"
+            results.append(SettingResult(setting.name, task, main_metric(setting.name), len(asked.qids), found))
+        return tuple(results)
 
     def _run(self, asked: QueryVectors, search: _Search, bar: Bar) -> Run:
         queries_QD = asked.store.read(0, len(asked.store))
@@ -186,6 +224,13 @@ class _Job:
         with progress(step, total, unit) as bar:
             yield bar
         self.seconds[step] = time.monotonic() - start
+
+
+def _label(queries: VectorStore, candidates: VectorStore | VectorView) -> str:
+    """One hash for the data behind a search."""
+    stores = candidates.stores if isinstance(candidates, VectorView) else [candidates]
+    sources = [queries.source, *sorted({store.source for store in stores})]
+    return hashlib.blake2b("\n".join(sources).encode(), digest_size=8).hexdigest()
 
 
 def _score(run: Run, asked: QueryVectors, qrels: Qrels, search: _Search, depth: int, with_modality: bool) -> PoolResult:
@@ -226,13 +271,15 @@ def _settings(benchmark: MBeir, split: str, tasks: Sequence[str] | None) -> tupl
     return chosen
 
 
-def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int) -> None:
+def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int, rerank: Reranking | None) -> None:
     if not pools or set(pools) - set(POOLS):
         raise RecipeError(f"pools must be some of {', '.join(POOLS)}, not {', '.join(pools) or 'none'}")
     if instruction not in ("first", "seeded"):
         raise RecipeError(f"instruction must be 'first' or 'seeded', not {instruction!r}")
     if depth < MIN_DEPTH:
         raise RecipeError(f"depth must be at least {MIN_DEPTH}, not {depth}: hit@10 and ndcg@10 look that far")
+    if rerank is not None and rerank.depth > depth:
+        raise RecipeError(f"rerank depth {rerank.depth} is above the {depth} results a query that are searched: raise depth, too")
 
 
 @contextmanager

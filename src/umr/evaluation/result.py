@@ -19,6 +19,8 @@ from umr import files
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from umr.evaluation.rerank import RerankReport
+
 FORMAT = 1
 RUN_NAME = "umr"
 _CAPTION = "In percent. t: text, i: image, v: video. chance: random rankings. modality@1: first global result is of the kind looked for."
@@ -101,7 +103,8 @@ class EvaluationResult:
         depth: results a query that were ranked.
         settings: in the benchmark's order.
         left_out: records not evaluated because they were unusable, counted by kind.
-        runs: rankings by setting and pool; not part of the JSON.
+        rerank: what a reranker did to the rankings; None for a search alone.
+        runs: rankings by setting and pool, after reranking; not part of the JSON.
         seconds: time taken by step; not part of the JSON.
     """
 
@@ -113,6 +116,7 @@ class EvaluationResult:
     depth: int
     settings: tuple[SettingResult, ...]
     left_out: dict[str, int] = field(default_factory=dict)
+    rerank: RerankReport | None = None
     runs: Mapping[tuple[str, str], Run] = field(default_factory=dict, repr=False, compare=False)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
@@ -143,6 +147,8 @@ class EvaluationResult:
             "settings": [asdict(one) for one in self.settings],
             "averages": self.averages,
         }
+        if self.rerank is not None:
+            content["rerank"] = self.rerank.to_json()
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     def table(self) -> Table:
@@ -150,21 +156,29 @@ class EvaluationResult:
         from rich import box
         from rich.table import Table
 
-        table = Table(title=f"{self.split} queries, model {self.fingerprint[:12]}", caption=_CAPTION, box=box.SIMPLE, padding=(0, 1, 0, 0))
-        table.add_column("setting")
-        table.add_column("task")
-        table.add_column("metric")
+        title = f"{self.split} queries, model {self.fingerprint[:12]}"
+        caption = _CAPTION
+        if self.rerank is not None:
+            title += f", reranked by {self.rerank.fingerprint[:12]}"
+            caption += f" The first {self.rerank.depth} results are in the order of cosine + w * P(Yes)."
+        table = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        names = ("setting", "task", "metric") if self.rerank is None else ("setting", "metric")  # the weights take the room
+        for name in names:
+            table.add_column(name)
         for pool in self.pools:
             table.add_column(pool, justify="right", style="bold")
             table.add_column("chance", justify="right", style="dim")
         if "global" in self.pools:
             table.add_column("modality@1", justify="right")
+        if self.rerank is not None:
+            table.add_column("w", justify="right", no_wrap=True)
         for one in self.settings:
-            table.add_row(one.setting, _short(one.task), one.main_metric, *self._cells(one))
+            about = {"setting": one.setting, "task": _short(one.task), "metric": one.main_metric}
+            table.add_row(*(about[name] for name in names), *self._cells(one))
         table.add_section()
         for name, label in (("main", "above"), ("hit@5", "hit@5")):
             cells = [cell for pool in self.pools for cell in (f"{self.averages[pool][name]:.1f}", "")]
-            table.add_row("average", "", label, *cells, style="bold")
+            table.add_row("average", *[""] * (len(names) - 2), label, *cells, style="bold")
         return table
 
     def _cells(self, one: SettingResult) -> list[str]:
@@ -174,6 +188,8 @@ class EvaluationResult:
             cells += [f"{found.metrics[one.main_metric]:.1f}", f"{found.chance[one.main_metric]:.2g}"]
         if "global" in self.pools:
             cells.append(f"{one.pools['global'].metrics['modality_accuracy@1']:.1f}")
+        if self.rerank is not None:
+            cells.append(f"{self.rerank.weights[one.setting]:g}")
         return cells
 
     def __str__(self) -> str:

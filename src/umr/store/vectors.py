@@ -235,8 +235,10 @@ class VectorStore:
                     raise StoreError(f"{self.path / name}: damaged shard, contents have changed; {AGAIN}")
 
 
-def arrow_ids(ids: Sequence[str], count: int | None = None) -> pa.ChunkedArray:
+def arrow_ids(ids: Sequence[str] | pa.ChunkedArray, count: int | None = None) -> pa.ChunkedArray:
     """The first `count` ids, by default all, as an Arrow column; made in pieces, so that few exist as Python strings."""
+    if isinstance(ids, pa.ChunkedArray):
+        return ids.slice(0, count)
     count = len(ids) if count is None else count
     pieces = [pa.array(ids[start : min(start + _PIECE, count)], pa.string()) for start in range(0, count, _PIECE)]
     return pa.chunked_array(pieces, pa.string())

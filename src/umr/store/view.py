@@ -30,7 +30,7 @@ class VectorView:
 
     Args:
         stores: stores of one model.
-        ids: the ids wanted, each in at least one store.
+        ids: the ids wanted, each in at least one store; a list, or an Arrow column of another store's ids.
 
     Attributes:
         ids: in row order.
@@ -39,7 +39,7 @@ class VectorView:
         StoreError: an id is in no store, or the stores come from different models.
     """
 
-    def __init__(self, stores: Sequence[VectorStore], ids: Sequence[str]) -> None:
+    def __init__(self, stores: Sequence[VectorStore], ids: Sequence[str] | pa.ChunkedArray) -> None:
         if len({store.fingerprint for store in stores}) > 1:
             raise StoreError("vectors of different models cannot be searched together: " + ", ".join(str(s.path) for s in stores))
         self.stores = list(stores)
@@ -52,6 +52,11 @@ class VectorView:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Where each row is in the stores laid end to end."""
+        return self._rows
 
     @property
     def modalities(self) -> pa.ChunkedArray:

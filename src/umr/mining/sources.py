@@ -1,0 +1,130 @@
+"""Where rankings come from: a model that searches, or run files of another system. Mining goes on alike with either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from umr.data.fingerprint import fingerprint
+from umr.data.instructions import choose
+from umr.data.mbeir import MBeir
+from umr.errors import DataError
+from umr.evaluation.embeddings import SEED, Embeddings, Wording
+from umr.mining.filters import GLOBAL, LOCAL, Lists, contains, merge
+from umr.mining.queries import Group, Ragged
+from umr.mining.recall import ask_training
+from umr.mining.runs import RunFile
+from umr.mining.settings import MineSettings
+from umr.mining.tables import PoolColumns
+from umr.protocols import Encoder
+from umr.store import VectorView
+
+Scores = npt.NDArray[np.float32]
+PAIRS = 2048
+"""Positives scored at a time."""
+
+
+class Source(Protocol):
+    """Rankings of the queries of some groups, a block at a time."""
+
+    metric: str
+    columns: PoolColumns
+
+    def lists(self, group: int, start: int, stop: int) -> Lists:
+        """What was found for queries `start` to `stop` of a group; a candidate that was found twice is there once."""
+        ...
+
+    def positive_scores(self, group: int, start: int, stop: int, lists: Lists, right: Sequence[Ragged]) -> Scores:
+        """Best score of a positive of each query, nan where none is known."""
+        ...
+
+    def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
+        """The wording that each query carries."""
+        ...
+
+
+class ModelSource:
+    """Rankings by a model. Making one embeds what is not embedded yet."""
+
+    metric: str = "cosine"
+
+    def __init__(self, encoder: Encoder, benchmark: MBeir, groups: Sequence[Group], settings: MineSettings, work_dir: Path) -> None:
+        embeddings = Embeddings(encoder, benchmark, work_dir)
+        self._settings = settings
+        self._asked = ask_training(embeddings, benchmark, groups, settings.pools, settings.instruction)
+        store = self._asked[0].pools["global"]
+        self._store = store
+        self.columns = PoolColumns(benchmark.train_pool(), store.ids, store.modalities)
+
+    def lists(self, group: int, start: int, stop: int) -> Lists:
+        """Exact search in each pool."""
+        asked, found = self._asked[group], []
+        for name in self._settings.pools:
+            run, pool = asked.search(name, start, stop, self._settings.depth), asked.pools[name]
+            rows_QK = pool.rows[run.rows_QK] if isinstance(pool, VectorView) else run.rows_QK
+            found.append(Lists.ranked(rows_QK, run.scores_QK, LOCAL if name == "local" else GLOBAL))
+        return merge(found)
+
+    def positive_scores(self, group: int, start: int, stop: int, lists: Lists, right: Sequence[Ragged]) -> Scores:
+        """Cosines of the positives, found or not, computed as the search computes its own."""
+        asked = self._asked[group]
+        vectors_QD = asked.queries.store.read(start, stop)
+        best_Q = np.full(len(vectors_QD), -np.inf, np.float32)
+        for part in right:
+            for first in range(0, len(part.rows), PAIRS):
+                owners, rows = part.owners[first : first + PAIRS], part.rows[first : first + PAIRS]
+                scores = (vectors_QD[owners].astype(np.float64) * self._store.take(rows)).sum(axis=-1)
+                np.maximum.at(best_Q, owners, scores.astype(np.float32))
+        return np.where(np.isneginf(best_Q), np.float32(np.nan), best_Q)
+
+    def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
+        """Those that the queries were embedded with."""
+        return list(self._asked[group].queries.instructions[start:stop])
+
+
+class RunSource:
+    """Rankings from files; a candidate that several of them have counts once, with its best rank."""
+
+    def __init__(self, runs: Sequence[RunFile], benchmark: MBeir, groups: Sequence[Group], wording: Wording) -> None:
+        self.metric: str = runs[0].metric or "rank"
+        self._runs, self._groups, self._pool = runs, groups, benchmark.train_pool()
+        self._seed = None if wording == "first" else SEED
+        self.columns = PoolColumns(self._pool)
+
+    def lists(self, group: int, start: int, stop: int) -> Lists:
+        """What the files say; nothing for a query that they do not have."""
+        return merge([run.lists(self._groups[group].qids[start:stop], self._pool) for run in self._runs])
+
+    def positive_scores(self, group: int, start: int, stop: int, lists: Lists, right: Sequence[Ragged]) -> Scores:
+        """Scores of positives that the files list."""
+        known_QW = np.logical_or.reduce([contains(part, lists.rows_QW) for part in right])
+        scores_QW = np.where(known_QW, lists.scores_QW, np.float32(-np.inf))
+        best_Q = scores_QW.max(axis=1, initial=-np.inf)
+        return np.where(np.isneginf(best_Q), np.float32(np.nan), best_Q)
+
+    def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
+        """Chosen as for a model."""
+        asked = (self._groups[group].query(index) for index in range(start, min(stop, len(self._groups[group].qids))))
+        return [choose(query.instructions, query.qid, self._seed) for query in asked]
+
+
+def in_runs(runs: Sequence[RunFile], groups: Sequence[Group]) -> tuple[list[Group], int]:
+    """The groups with the queries that the files rank, and how many queries of the files are in no group.
+
+    Raises:
+        DataError: there is none to mine for.
+    """
+    ranked = {qid for run in runs for qid in run.qids}
+    left = [group for group in (group.only(ranked) for group in groups) if group.qids]
+    if not left:
+        raise DataError(f"{runs[0].path}: none of its queries is a training query to mine for")
+    return left, len(ranked) - sum(len(group.qids) for group in left)
+
+
+def run_fingerprint(paths: Sequence[Path]) -> str:
+    """Hash over run files, in their order."""
+    return "-".join(fingerprint([Path(path)], Path(path).parent)[:16] for path in paths)
