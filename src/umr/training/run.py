@@ -15,7 +15,6 @@ import platform
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,16 +27,15 @@ from transformers.utils import logging as transformers_logging
 from umr.errors import RecipeError
 from umr.files import write_text
 from umr.losses.gathered import barrier, rank, world_size
-from umr.losses.temperature import Temperature
-from umr.models import parts
-from umr.models.embedder import Embedder, RenderedEngine
 from umr.progress import progress, quiet
+from umr.training import learners
 from umr.training import recipe as recipes
 from umr.training.batches import StepDataset
+from umr.training.learners import Learner
 from umr.training.plan import Plan
 from umr.training.recipe import Recipe
 from umr.training.sources import open_sources
-from umr.training.trainer import RetrievalTrainer, Retriever, last_checkpoint, remove_interrupted_checkpoints
+from umr.training.trainer import StageTrainer, last_checkpoint, remove_interrupted_checkpoints
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "numpy", "pillow")
 
@@ -99,17 +97,12 @@ def _run(recipe: Recipe, out: Path) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tokenisation runs in worker processes already
     started = time.time()
     set_seed(recipe.training.seed)
-    sources, weights, data = open_sources(recipe)
-    given = recipe.model.model_dump(exclude={"path"})
-    embedder = Embedder.load(recipe.model.path, **given)
-    engine = embedder.engine
-    if not isinstance(engine, RenderedEngine):
-        raise RecipeError("model.path: a foreign SentenceTransformer is trained with sentence-transformers itself")
+    learner = learners.load(recipe)
+    sources, weights, data = open_sources(recipe, learner.encoder)
     plan = _plan(recipe, sources, weights)
-    retriever = _retriever(recipe, engine)
-    dataset = StepDataset(plan, sources, engine.renderer, rank(), world_size())
-    record = _record(recipe, data, embedder.fingerprint, plan.steps)
-    trainer = RetrievalTrainer(retriever, recipe, _arguments(recipe, out, plan.steps), dataset, [])
+    dataset = StepDataset(plan, sources, learner.objective.build, rank(), world_size())
+    record = _record(recipe, data, learner.started_from, plan.steps)
+    trainer = StageTrainer(learner.module, learner.objective, recipe.training, _arguments(recipe, out, plan.steps), dataset, [])
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback", "NotebookProgressCallback"):
             trainer.remove_callback(type(callback))
@@ -118,10 +111,10 @@ def _run(recipe: Recipe, out: Path) -> None:
     barrier()
     checkpoint = last_checkpoint(out)
     with quiet() if rank() else nullcontext(), progress(f"training {recipe.name}", total=plan.steps, unit="steps") as bar:
-        trainer.add_callback(_Reporter(out, retriever, bar))
+        trainer.add_callback(_Reporter(out, learner, bar))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if rank() == 0:
-        _finish(trainer, retriever, embedder, engine, out, record, started)
+        _finish(trainer, learner, out, record, started)
 
 
 def _plan(recipe: Recipe, sources: list[Any], weights: list[float]) -> Plan:
@@ -130,21 +123,6 @@ def _plan(recipe: Recipe, sources: list[Any], weights: list[float]) -> Plan:
         raise RecipeError(f"training.batch_size={settings.batch_size} does not divide over {world_size()} processes")
     sizes = [len(source) for source in sources]
     return Plan(sizes, weights, settings.batch_size, settings.steps, settings.epochs, settings.seed, settings.tasks_per_batch)
-
-
-def _retriever(recipe: Recipe, engine: RenderedEngine) -> Retriever:
-    settings, model = recipe.training, engine.model
-    if settings.lora is not None:
-        model.network = parts.add_lora(model.network, settings.lora.rank, settings.lora.alpha, settings.lora.dropout, settings.lora.parts)
-    elif settings.parts is not None:
-        parts.freeze_all_but(model.network, settings.parts)
-    if settings.gradient_checkpointing:
-        model.network.gradient_checkpointing_enable({"use_reentrant": False})
-        if settings.lora is not None:
-            model.network.enable_input_require_grads()
-    stated = "temperature" in recipe.loss.model_fields_set
-    start = recipe.loss.temperature if stated or model.settings.temperature is None else model.settings.temperature
-    return Retriever(model, Temperature(start, recipe.loss.learn_temperature))
 
 
 def _arguments(recipe: Recipe, out: Path, steps: int) -> TrainingArguments:
@@ -176,8 +154,8 @@ def _arguments(recipe: Recipe, out: Path, steps: int) -> TrainingArguments:
 class _Reporter(TrainerCallback):
     """Live progress, and a line of `log.jsonl` for each logged step."""
 
-    def __init__(self, out: Path, retriever: Retriever, bar: Any) -> None:
-        self.file, self.retriever, self.bar, self.done = out / "log.jsonl", retriever, bar, 0
+    def __init__(self, out: Path, learner: Learner, bar: Any) -> None:
+        self.file, self.learner, self.bar, self.done = out / "log.jsonl", learner, bar, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forget the lines of steps that are run again after an interruption."""
@@ -195,7 +173,9 @@ class _Reporter(TrainerCallback):
         """Write the numbers of a step."""
         if state.is_world_process_zero and "loss" in logs:
             line = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
-            line |= {"gradient_norm": float(logs.get("grad_norm", 0)), "temperature": float(self.retriever.temperature().detach())}
+            line["gradient_norm"] = float(logs.get("grad_norm", 0))
+            if (temperature := self.learner.temperature()) is not None:
+                line["temperature"] = temperature
             with self.file.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
@@ -225,30 +205,17 @@ def _record(recipe: Recipe, data: dict[str, str], fingerprint: str, steps: int) 
     }
 
 
-def _finish(
-    trainer: RetrievalTrainer,
-    retriever: Retriever,
-    embedder: Embedder,
-    engine: RenderedEngine,
-    out: Path,
-    record: dict[str, Any],
-    started: float,
-) -> None:
-    engine.model.network = parts.merge_lora(engine.model.network)
-    if trainer.recipe.training.gradient_checkpointing:
-        engine.model.network.gradient_checkpointing_disable()
-    engine.model.eval()
-    temperature = round(float(retriever.temperature().detach()), 6)
-    engine.model.settings = replace(engine.model.settings, temperature=temperature)
-    reasons = embedder.save(out / "model")
+def _finish(trainer: StageTrainer, learner: Learner, out: Path, record: dict[str, Any], started: float) -> None:
+    temperature = learner.temperature()
+    fingerprint, reasons = learner.save(out / "model")
     seconds = time.time() - started
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     record |= {
-        "model": embedder.fingerprint,
-        "temperature": temperature,
+        "model": fingerprint,
+        "temperature": None if temperature is None else round(temperature, 6),
         "final_loss": losses[-1] if losses else None,
         "seconds_of_last_start": round(seconds, 1),
-        "queries_per_second": round(trainer.recipe.training.batch_size * trainer.state.max_steps / seconds, 1),
+        "queries_per_second": round(trainer.settings.batch_size * trainer.state.max_steps / seconds, 1),
         "not_for_plain_sentence_transformers": reasons,
     }
     write_text(out / "run.json", json.dumps(record, indent=2) + "\n")

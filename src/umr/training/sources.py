@@ -1,58 +1,26 @@
-"""What a training example is, and where examples come from."""
+"""Where training examples come from: the data sections of a recipe, opened."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 from umr.data.fingerprint import fingerprint
 from umr.data.instructions import choose
 from umr.data.mbeir import MBeir, Pool, Queries
 from umr.data.pairs import CaptionPairs, TextPairs
 from umr.errors import RecipeError
-from umr.items import Item
-from umr.training.recipe import DataSection, MBeirSection, Recipe
+from umr.items import QueryText
+from umr.protocols import query_text_of
+from umr.training.examples import Example, Source, draw
+from umr.training.recipe import Recipe
+from umr.training.recipe_sections import DataSection, InfoNceSection, MBeirSection, RerankSection, ScoredSection
+from umr.training.scored import open_scored
 
-
-@dataclass(frozen=True)
-class Example:
-    """A query with one positive and some negatives.
-
-    Attributes:
-        query: what is searched with.
-        instruction: its instruction, if any.
-        positive: a right answer; its id is the did.
-        negatives: wrong answers, ids alike.
-        positives: ids of all known right answers: none of them is used as a negative.
-        space: what the ids are unique in: two data sets may both have a candidate 17.
-    """
-
-    query: Item
-    instruction: str | None
-    positive: Item
-    negatives: tuple[Item, ...]
-    positives: tuple[str, ...]
-    space: str = ""
-
-
-class Source(Protocol):
-    """Random access to examples; the same (index, epoch) always gives the same example."""
-
-    name: str
-
-    def __len__(self) -> int: ...
-
-    def example(self, index: int, epoch: int) -> Example:
-        """Example `index` in pass `epoch`."""
-        ...
-
-
-def draw(seed: int, key: str, count: int) -> int:
-    """A number below `count`, by hash: the same on every machine and in every order."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest(), "little") % count
+if TYPE_CHECKING:
+    from umr.mining.negatives import NegativeTable
+    from umr.protocols import Encoder
 
 
 class MBeirSource:
@@ -66,11 +34,22 @@ class MBeirSource:
         negatives: explicit negatives a query; queries with fewer take what they have.
         seed: of the draws.
         space: of the pool's ids.
+        mined: where negatives come from instead of the queries' own lists.
     """
 
-    def __init__(self, name: str, queries: Queries, pool: Pool, instructions: str, negatives: int, seed: int, space: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        queries: Queries,
+        pool: Pool,
+        instructions: str,
+        negatives: int,
+        seed: int,
+        space: str = "",
+        mined: NegativeTable | None = None,
+    ) -> None:
         self.name, self.queries, self.pool, self.space = name, queries, pool, space
-        self.instructions, self.negatives, self.seed = instructions, negatives, seed
+        self.instructions, self.negatives, self.seed, self.mined = instructions, negatives, seed, mined
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -79,7 +58,8 @@ class MBeirSource:
         """The query with one of its positives and some of its negatives, both drawn anew each epoch."""
         query = self.queries[index]
         positive = query.positives[draw(self.seed, f"{query.qid}/{epoch}", len(query.positives))]
-        wrong = [did for did in query.negatives if did not in query.positives]
+        known = query.negatives if self.mined is None else self.mined.of(query.qid)
+        wrong = [did for did in known if did not in query.positives]
         start = draw(self.seed, f"{query.qid}/{epoch}/negatives", len(wrong)) if wrong else 0
         wrong = [*wrong[start:], *wrong[:start]][: self.negatives]
         instruction = None
@@ -112,8 +92,12 @@ class PairSource:
         return Example(row.query, None, row.positive, row.negatives[: self.negatives], (row.positive.id,), self.space)
 
 
-def open_sources(recipe: Recipe) -> tuple[list[Source], list[float], dict[str, str]]:
+def open_sources(recipe: Recipe, encoder: Encoder | None = None) -> tuple[list[Source[Any]], list[float], dict[str, str]]:
     """Open all data of a recipe.
+
+    Args:
+        recipe: what to open.
+        encoder: the retriever in training, before its training: what stored vectors must come from.
 
     Returns:
         Sources, their weights, and the fingerprint of each data section's files.
@@ -122,47 +106,78 @@ def open_sources(recipe: Recipe) -> tuple[list[Source], list[float], dict[str, s
         DataError: missing or malformed files.
         RecipeError: a setting that the data does not have, or negatives where there are none.
     """
-    sources: list[Source] = []
+    negatives = wanted_negatives(recipe)
+    sources: list[Source[Any]] = []
     weights: list[float] = []
     fingerprints: dict[str, str] = {}
     for section in recipe.data:
-        opened, shares, fingerprint = _open(section, recipe.loss.negatives, recipe.training.seed)
+        opened, shares, found = _open(section, recipe, negatives, encoder)
         sources += opened
         weights += shares
-        fingerprints[f"{section.kind}:{section.path}"] = fingerprint
-    if recipe.loss.negatives and not any(_has_negatives(source) for source in sources):
+        fingerprints |= found
+    if negatives and not any(_has_negatives(source) for source in sources):
         raise RecipeError("loss.negatives has no effect: none of the data holds hard negatives; mine some first, or set it to 0")
     return sources, weights, fingerprints
 
 
-def _open(section: DataSection, negatives: int, seed: int) -> tuple[Sequence[Source], list[float], str]:
+def wanted_negatives(recipe: Recipe) -> int:
+    """Explicit negatives that an example should bring."""
+    if isinstance(recipe.loss, InfoNceSection):
+        return recipe.loss.negatives
+    return recipe.loss.negatives + max(recipe.loss.choices - 1, 0) if isinstance(recipe.loss, RerankSection) else 0
+
+
+def _open(
+    section: DataSection, recipe: Recipe, negatives: int, encoder: Encoder | None
+) -> tuple[Sequence[Source[Any]], list[float], dict[str, str]]:
     if isinstance(section, MBeirSection):
-        return _open_mbeir(section, negatives, seed)
+        return _open_mbeir(section, negatives, recipe.training.seed, query_text_of(encoder))
+    if isinstance(section, ScoredSection):
+        return open_scored(section, recipe, encoder)
     pairs = CaptionPairs(Path(section.path)) if section.kind == "captions" else TextPairs(Path(section.path))
     path = Path(section.path)
-    return [PairSource(section.kind, pairs, negatives, section.path)], [section.weight], fingerprint([path], path.parent)
+    source = PairSource(section.kind, pairs, negatives, section.path)
+    return [source], [section.weight], {f"{section.kind}:{section.path}": fingerprint([path], path.parent)}
 
 
-def _open_mbeir(section: MBeirSection, negatives: int, seed: int) -> tuple[Sequence[Source], list[float], str]:
-    tree = MBeir(Path(section.path), section.on_error)
+def _open_mbeir(
+    section: MBeirSection, negatives: int, seed: int, query_text: QueryText
+) -> tuple[Sequence[Source[Example]], list[float], dict[str, str]]:
+    tree = MBeir(Path(section.path), section.on_error, "separate" if section.instructions == "none" else query_text)
     names = [setting.name for setting in tree.settings("train")]
     chosen = names if section.settings is None else section.settings
+    _check_mbeir(section, names, chosen, negatives)
+    mined = _open_mined(section.mined)
+    pool = tree.train_pool()
+    counts = {name: negatives if section.negatives_for is None or name in section.negatives_for else 0 for name in chosen}
+    sources = [
+        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, count, seed, section.path, mined)
+        for name, count in counts.items()
+    ]
+    fingerprints = {f"{section.kind}:{section.path}": tree.fingerprint("train", chosen)}
+    if mined is not None:
+        fingerprints[f"mined:{section.mined}"] = mined.fingerprint
+    return sources, [section.weights.get(name, 1.0) for name in chosen], fingerprints
+
+
+def _check_mbeir(section: MBeirSection, names: list[str], chosen: list[str], negatives: int) -> None:
     if unknown := [name for name in [*chosen, *section.weights] if name not in names]:
         raise RecipeError(f"data: {section.path} has no training setting {unknown[0]!r}; it has {', '.join(names)}")
     if unknown := [name for name in section.negatives_for or [] if name not in chosen]:
         raise RecipeError(f"data: negatives_for names {unknown[0]!r}, which is not among the settings trained on")
-    if section.negatives_for and not negatives:
-        raise RecipeError("data: negatives_for has no effect with loss.negatives=0; set it to the number of negatives a query")
+    if not negatives and (idle := [key for key in ("negatives_for", "mined") if getattr(section, key)]):
+        raise RecipeError(f"data: {idle[0]} has no effect with loss.negatives=0; set it to the number of negatives a query")
     if idle := [name for name in section.weights if name not in chosen]:
         raise RecipeError(f"data: a weight for {idle[0]!r} has no effect, because settings leaves it out")
-    pool = tree.train_pool()
-    counts = {name: negatives if section.negatives_for is None or name in section.negatives_for else 0 for name in chosen}
-    sources = [
-        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, count, seed, section.path)
-        for name, count in counts.items()
-    ]
-    return sources, [section.weights.get(name, 1.0) for name in chosen], tree.fingerprint("train", chosen)
 
 
-def _has_negatives(source: Source) -> bool:
+def _open_mined(path: str | None) -> NegativeTable | None:
+    if path is None:
+        return None
+    from umr.mining.negatives import NegativeTable
+
+    return NegativeTable(Path(path))
+
+
+def _has_negatives(source: Source[Any]) -> bool:
     return any(source.example(index, 0).negatives for index in range(min(len(source), 100)))

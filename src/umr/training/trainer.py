@@ -1,4 +1,4 @@
-"""The contrastive step on `transformers.Trainer`, which brings the loop, checkpoints, schedules, precision and trackers."""
+"""Our step on `transformers.Trainer`, which brings the loop, checkpoints, schedules, precision and trackers."""
 
 from __future__ import annotations
 
@@ -15,54 +15,43 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from umr.errors import UmrError
 from umr.files import write_text
-from umr.losses.gathered import barrier, gather_batch, world_size
-from umr.losses.infonce import info_nce
-from umr.losses.temperature import Temperature
-from umr.models.batching import pack
-from umr.models.embedder import EmbeddingModel
-from umr.training import gradient_cache
-from umr.training.batches import RetrievalBatch, StepDataset, identity
-from umr.training.recipe import Recipe
+from umr.losses.gathered import barrier, world_size
+from umr.training.batches import StepDataset, identity
+from umr.training.objectives import Objective
+from umr.training.recipe_sections import TrainingSection
 
 COMPLETE = "complete"
 """Written last into a checkpoint; one without it was interrupted and is not resumed from."""
 WEIGHTS = "model.safetensors"
 
 
-class Retriever(torch.nn.Module):
-    """What is optimised: the embedding model and the temperature.
+class StageTrainer(Trainer):
+    """Trains a module by an objective.
 
     Args:
-        model: network and pooling.
-        temperature: of the loss.
-    """
-
-    def __init__(self, model: EmbeddingModel, temperature: Temperature) -> None:
-        super().__init__()
-        self.model: EmbeddingModel = model
-        self.temperature: Temperature = temperature
-
-
-class RetrievalTrainer(Trainer):
-    """Trains a `Retriever` on `RetrievalBatch`es.
-
-    Args:
-        retriever: what is optimised.
-        recipe: loss and memory settings.
+        module: what is optimised.
+        objective: what a step does.
+        settings: memory and precision.
         arguments: transformers' own.
         steps: the batches.
         callbacks: transformers' callbacks.
     """
 
     def __init__(
-        self, retriever: Retriever, recipe: Recipe, arguments: TrainingArguments, steps: StepDataset, callbacks: list[TrainerCallback]
+        self,
+        module: torch.nn.Module,
+        objective: Objective,
+        settings: TrainingSection,
+        arguments: TrainingArguments,
+        steps: StepDataset,
+        callbacks: list[TrainerCallback],
     ) -> None:
-        super().__init__(model=retriever, args=arguments, train_dataset=steps, data_collator=identity, callbacks=callbacks)
-        self.recipe = recipe
+        super().__init__(model=module, args=arguments, train_dataset=steps, data_collator=identity, callbacks=callbacks)
+        self.objective, self.settings = objective, settings
 
-    def get_train_dataloader(self) -> DataLoader[RetrievalBatch | UmrError]:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """One element a step, already this device's share; hence not split again by accelerate."""
-        workers = self.recipe.training.workers
+        workers = self.settings.workers
         return DataLoader(
             self.train_dataset,
             batch_size=1,
@@ -78,42 +67,17 @@ class RetrievalTrainer(Trainer):
         if isinstance(inputs, UmrError):
             raise inputs
         model.train()
-        retriever: Any = self.accelerator.unwrap_model(model)
-        batch: RetrievalBatch = inputs
-        lengths, extras = [len(row.token_ids_L) for row in batch.rows], [row.patches // 4 for row in batch.rows]
+        module: Any = self.accelerator.unwrap_model(model)
         # All processes must agree on nothing but the loss: gradients are added up below, once, whatever the chunks were.
         with _without_reduction(model):
-            loss = gradient_cache.backward(
-                batch.rows,
-                pack(lengths, self.recipe.training.chunk_tokens, extras),
-                retriever.model,
-                lambda embeddings_UD: self._loss(retriever, batch, embeddings_UD),
-                self.recipe.training.gradient_cache,
-                self._precision,
-            )
+            loss = self.objective.backward(module, inputs, self._precision)
         if world_size() > 1:
-            _sum_gradients(retriever)
+            _sum_gradients(module)
             dist.all_reduce(loss)
         return loss
 
-    def _loss(self, retriever: Any, batch: RetrievalBatch, embeddings_UD: torch.Tensor) -> torch.Tensor:
-        device = embeddings_UD.device
-        columns = type(batch.columns)(*(tensor.to(device) for tensor in vars(batch.columns).values()))
-        query_BD, candidate_CD = embeddings_UD[batch.query_B.to(device)], embeddings_UD[batch.candidate_C.to(device)]
-        query_BD, candidate_CD, columns, own = gather_batch(query_BD, candidate_CD, columns)
-        settings = self.recipe.loss
-        return info_nce(
-            query_BD,
-            candidate_CD,
-            columns,
-            retriever.temperature(),
-            both_ways=settings.both_ways,
-            mask=settings.mask_false_negatives,
-            rows=own,
-        )
-
     def _precision(self) -> AbstractContextManager[object]:
-        if self.recipe.training.precision == "bfloat16":
+        if self.settings.precision == "bfloat16":
             return torch.autocast(self.args.device.type, torch.bfloat16)
         return nullcontext()
 
@@ -151,8 +115,8 @@ class RetrievalTrainer(Trainer):
                 parameter.copy_(saved[name])
 
     def _trained(self) -> list[tuple[str, torch.nn.Parameter]]:
-        retriever = self.accelerator.unwrap_model(self.model)
-        return [(name, parameter) for name, parameter in retriever.named_parameters() if parameter.requires_grad]
+        module = self.accelerator.unwrap_model(self.model)
+        return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def _without_reduction(model: Any) -> AbstractContextManager[object]:

@@ -1,0 +1,153 @@
+"""What a recipe trains: a retriever or a reranker, from loading to saving."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from umr.errors import RecipeError
+from umr.losses.temperature import Temperature
+from umr.models import parts
+from umr.models.embedder import Embedder, RenderedEngine
+from umr.training.objectives import Contrastive, Objective, OwnLists, Reranking, Retriever
+from umr.training.recipe import Recipe
+from umr.training.recipe_sections import InfoNceSection, ModelSection, RerankSection, TrainingSection
+
+if TYPE_CHECKING:
+    from umr.protocols import Encoder
+
+
+class Learner(Protocol):
+    """A model in training."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """What is optimised."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """What a step does."""
+        ...
+
+    @property
+    def started_from(self) -> str:
+        """Fingerprint of the model before its training."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """The retriever, for stored vectors; None for a reranker."""
+        ...
+
+    def temperature(self) -> float | None:
+        """The softmax temperature at present; None for a loss without one."""
+        ...
+
+    def save(self, folder: Path) -> tuple[str, list[str]]:
+        """Merge adapters and write the model: its fingerprint, and why plain sentence-transformers cannot load it."""
+        ...
+
+
+def load(recipe: Recipe) -> Learner:
+    """Load what a recipe trains.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        RecipeError: it cannot be trained like this.
+    """
+    return RerankerLearner(recipe, recipe.loss) if isinstance(recipe.loss, RerankSection) else RetrieverLearner(recipe)
+
+
+class RetrieverLearner:
+    """An embedding model and its temperature. See `Learner`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        assert not isinstance(recipe.loss, RerankSection)
+        self._embedder = Embedder.load(recipe.model.path, **_given(recipe.model))
+        engine = self._embedder.engine
+        if not isinstance(engine, RenderedEngine):
+            raise RecipeError("model.path: a foreign SentenceTransformer is trained with sentence-transformers itself")
+        self._engine = engine
+        self.started_from, self.encoder = self._embedder.fingerprint, self._embedder
+        engine.model.network = _prepare(engine.model.network, recipe.training)
+        stated = "temperature" in recipe.loss.model_fields_set
+        start = recipe.loss.temperature if stated or engine.model.settings.temperature is None else engine.model.settings.temperature
+        self.module = Retriever(engine.model, Temperature(start, recipe.loss.learn_temperature))
+        self.objective: Objective
+        if isinstance(recipe.loss, InfoNceSection) and recipe.loss.in_batch:
+            self.objective = Contrastive(engine.renderer, recipe.loss, recipe.training)
+        else:
+            self.objective = OwnLists(engine.renderer, recipe.training, scored=recipe.loss.kind == "distillation")
+
+    def temperature(self) -> float | None:
+        """The temperature at present."""
+        return float(self.module.temperature().detach())
+
+    def save(self, folder: Path) -> tuple[str, list[str]]:
+        """Write the model with its temperature."""
+        model = self._engine.model
+        model.network = _finished(model.network)
+        model.eval()
+        model.settings = replace(model.settings, temperature=round(float(self.module.temperature().detach()), 6))
+        reasons = self._embedder.save(folder)
+        return self._embedder.fingerprint, reasons
+
+
+class RerankerLearner:
+    """A model that answers questions about a query and candidates. See `Learner`."""
+
+    encoder = None
+
+    def __init__(self, recipe: Recipe, loss: RerankSection) -> None:
+        from umr.models.reranker import RerankEngine, Reranker
+
+        given = {name: value for name, value in _given(recipe.model).items() if name not in ("positions", "pooling", "dimension")}
+        self._reranker = Reranker.load(recipe.model.path, **given)
+        engine = self._reranker.engine
+        if not isinstance(engine, RerankEngine):
+            raise RecipeError("model.path: a foreign CrossEncoder is trained with sentence-transformers itself")
+        self._engine = engine
+        self.started_from = self._reranker.fingerprint
+        engine.model.network = _prepare(engine.model.network, recipe.training)
+        self.module = engine.model
+        self.objective: Objective = Reranking(engine.renderer, loss, recipe.training)
+
+    def temperature(self) -> float | None:
+        """None: probabilities come from the logits as they are."""
+        return None
+
+    def save(self, folder: Path) -> tuple[str, list[str]]:
+        """Write the model."""
+        self._engine.model.network = _finished(self._engine.model.network)
+        self._engine.model.eval()
+        reasons = self._reranker.save(folder)
+        return self._reranker.fingerprint, reasons
+
+
+def _given(section: ModelSection) -> dict[str, Any]:
+    return section.model_dump(exclude={"path"})
+
+
+def _prepare(network: Any, training: TrainingSection) -> Any:
+    """Choose what is trained, and how its activations are kept."""
+    if training.lora is not None:
+        network = parts.add_lora(network, training.lora.rank, training.lora.alpha, training.lora.dropout, training.lora.parts)
+    elif training.parts is not None:
+        parts.freeze_all_but(network, training.parts)
+    if training.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+        if training.lora is not None:
+            network.enable_input_require_grads()
+    return network
+
+
+def _finished(network: Any) -> Any:
+    """Merge adapters, and undo what was for training only."""
+    network = parts.merge_lora(network)
+    if getattr(network, "is_gradient_checkpointing", False):
+        network.gradient_checkpointing_disable()
+    return network

@@ -1,0 +1,173 @@
+"""What a step does with a batch: from examples to rendered rows, and from rows to gradients. One class a kind of loss.
+
+An objective accumulates gradients of its device's share of the global mean, so that adding up the devices' gradients gives the
+gradient of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from umr.losses.answers import Questions, answer_loss
+from umr.losses.gathered import gather_batch
+from umr.losses.infonce import Columns, info_nce
+from umr.losses.listwise import distillation, list_cosines, own_infonce
+from umr.losses.temperature import Temperature
+from umr.models.batching import pack
+from umr.models.embedder import EmbeddingModel
+from umr.rendering.renderer import Rendered, Renderer
+from umr.training import batches, gradient_cache, lists, questions
+from umr.training.examples import Example, ListExample
+from umr.training.recipe_sections import InfoNceSection, RerankSection, TrainingSection
+
+if TYPE_CHECKING:
+    from umr.models.reranker import RerankModel
+    from umr.rendering.pairs import PairRenderer
+
+Precision = Callable[[], AbstractContextManager[object]]
+
+
+class Retriever(torch.nn.Module):
+    """What is optimised in a retriever: the embedding model and the temperature.
+
+    Args:
+        model: network and pooling.
+        temperature: of the loss.
+    """
+
+    def __init__(self, model: EmbeddingModel, temperature: Temperature) -> None:
+        super().__init__()
+        self.model: EmbeddingModel = model
+        self.temperature: Temperature = temperature
+
+
+class Objective(Protocol):
+    """One kind of training."""
+
+    def build(self, examples: Sequence[Any]) -> Any:
+        """Render a batch; called in worker processes."""
+        ...
+
+    def backward(self, module: Any, batch: Any, precision: Precision) -> torch.Tensor:
+        """Accumulate the gradient of this device's share, and return its share of the mean loss."""
+        ...
+
+
+class Contrastive:
+    """InfoNCE over the whole batch of all devices.
+
+    Args:
+        renderer: of the model in training.
+        loss: settings of the loss.
+        training: memory settings.
+    """
+
+    def __init__(self, renderer: Renderer, loss: InfoNceSection, training: TrainingSection) -> None:
+        self.renderer, self.loss, self.training = renderer, loss, training
+
+    def build(self, examples: Sequence[Example]) -> batches.RetrievalBatch:
+        """See `umr.training.batches.build`."""
+        return batches.build(examples, self.renderer)
+
+    def backward(self, module: Retriever, batch: batches.RetrievalBatch, precision: Precision) -> torch.Tensor:
+        """One step with gradient caching, unless it is off."""
+        return _embed_backward(module, batch.rows, self.training, precision, lambda rows_UD: self._loss(module, batch, rows_UD))
+
+    def _loss(self, module: Retriever, batch: batches.RetrievalBatch, rows_UD: torch.Tensor) -> torch.Tensor:
+        device = rows_UD.device
+        columns = Columns(*(tensor.to(device) for tensor in vars(batch.columns).values()))
+        query_BD, candidate_CD = rows_UD[batch.query_B.to(device)], rows_UD[batch.candidate_C.to(device)]
+        query_BD, candidate_CD, columns, own = gather_batch(query_BD, candidate_CD, columns)
+        return info_nce(
+            query_BD,
+            candidate_CD,
+            columns,
+            module.temperature(),
+            both_ways=self.loss.both_ways,
+            mask=self.loss.mask_false_negatives,
+            rows=own,
+        )
+
+
+class OwnLists:
+    """A loss of each query over its own list: distillation, or InfoNCE without in-batch negatives.
+
+    Memory does not grow with the lists: gradient caching embeds their candidates in chunks, like all rows.
+
+    Args:
+        renderer: of the model in training.
+        training: memory settings, and the size of the global batch.
+        scored: lists come with a teacher's scores; else with their positive first.
+    """
+
+    def __init__(self, renderer: Renderer, training: TrainingSection, scored: bool) -> None:
+        self.renderer, self.training, self.scored = renderer, training, scored
+
+    def build(self, examples: Sequence[Any]) -> lists.ListBatch:
+        """See `umr.training.lists`."""
+        of_examples: Sequence[ListExample] | Sequence[Example] = examples
+        return lists.build_scored(of_examples, self.renderer) if self.scored else lists.build_own(of_examples, self.renderer)  # type: ignore[arg-type]
+
+    def backward(self, module: Retriever, batch: lists.ListBatch, precision: Precision) -> torch.Tensor:
+        """One step with gradient caching, unless it is off."""
+        return _embed_backward(module, batch.rows, self.training, precision, lambda rows_UD: self._loss(module, batch, rows_UD))
+
+    def _loss(self, module: Retriever, batch: lists.ListBatch, rows_UD: torch.Tensor) -> torch.Tensor:
+        device = rows_UD.device
+        candidate_CD = rows_UD if batch.stored_CD is None else batch.stored_CD.to(device)
+        cosine_BK = list_cosines(rows_UD[batch.query_B.to(device)], candidate_CD, batch.list_BK.to(device))
+        if batch.teacher_BK is None:
+            loss = own_infonce(cosine_BK, module.temperature())
+        else:
+            loss = distillation(cosine_BK, batch.teacher_BK.to(device), module.temperature())
+        return loss / self.training.batch_size
+
+
+class Reranking:
+    """Cross-entropy over a reranker's answers. It falls apart by rows, so no chunk needs to wait for another.
+
+    Args:
+        renderer: of the model in training.
+        loss: what is asked.
+        training: memory settings, the size of the global batch, and the seed.
+    """
+
+    def __init__(self, renderer: PairRenderer, loss: RerankSection, training: TrainingSection) -> None:
+        self.renderer, self.loss, self.training = renderer, loss, training
+
+    def build(self, examples: Sequence[Example]) -> questions.QuestionBatch:
+        """See `umr.training.questions.build`."""
+        return questions.build(examples, self.renderer, self.loss.negatives, self.loss.choices, self.training.seed)
+
+    def backward(self, module: RerankModel, batch: questions.QuestionBatch, precision: Precision) -> torch.Tensor:
+        """One step, chunk by chunk."""
+        device = next(module.parameters()).device
+        total = torch.zeros((), device=device)
+        for chunk in _chunks(batch.rows, self.training):
+            places = torch.tensor(chunk)
+            asked = Questions(*(tensor[places].to(device) for tensor in vars(batch.questions).values()))
+            with precision():
+                logits_RA = module([batch.rows[index] for index in chunk])
+            loss = answer_loss(logits_RA, asked) / self.training.batch_size
+            if loss.requires_grad:  # not where only the vision tower is trained, and the chunk has no picture
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+
+def _chunks(rows: Sequence[Rendered], training: TrainingSection) -> list[list[int]]:
+    return pack([len(row.token_ids_L) for row in rows], training.chunk_tokens, [row.patches // 4 for row in rows])
+
+
+def _embed_backward(
+    module: Retriever,
+    rows: Sequence[Rendered],
+    training: TrainingSection,
+    precision: Precision,
+    loss: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    return gradient_cache.backward(rows, _chunks(rows, training), module.model, loss, training.gradient_cache, precision)

@@ -1,0 +1,187 @@
+"""The sections of a recipe: model, data, loss and training, each with what it needs and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Part = Literal["language", "projector", "vision"]
+PoolName = Literal["local", "global"]
+
+
+class Section(BaseModel):
+    """Keys that are not declared are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """What is trained. Arguments of `Embedder.load` (`Reranker.load` for a reranker); None leaves the folder's own setting."""
+
+    path: str
+    template: str | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
+    positions: Literal["mrope", "flat"] | None = None
+    pooling: Literal["mean", "last", "token_before_emb"] | None = None
+    dimension: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=8)
+    min_pixels: int | None = Field(None, ge=1)
+    max_pixels: int | None = Field(None, ge=1)
+    kernel: str = "sdpa"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    revision: str | None = None
+
+
+class MBeirSection(Section):
+    """Instructed queries of an M-BEIR tree (a real one, or World)."""
+
+    kind: Literal["mbeir"]
+    path: str
+    settings: list[str] | None = None
+    """Names such as `cirr_task7`; all training settings when None."""
+    instructions: Literal["seeded", "first", "none"] = "seeded"
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Share of a setting relative to its number of queries; 1 when not named. To leave one out, list the others as `settings`."""
+    negatives_for: list[str] | None = None
+    """Settings whose queries bring `loss.negatives` explicit negatives; all when None."""
+    mined: str | None = None
+    """Folder that `umr mine` wrote: the negatives come from there instead of the queries' own `neg_cand_list`."""
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+class CaptionsSection(Section):
+    """Caption -> image pairs, in any layout that `umr.data.pairs` reads."""
+
+    kind: Literal["captions"]
+    path: str
+    weight: float = Field(1.0, gt=0)
+
+
+class TextPairsSection(Section):
+    """Sentence -> entailed sentence pairs, perhaps with a contradiction each, in any layout that `umr.data.pairs` reads."""
+
+    kind: Literal["text_pairs"]
+    path: str
+    weight: float = Field(1.0, gt=0)
+
+
+class ScoredSection(Section):
+    """Lists of candidates that a teacher has scored (`umr score`), for the training queries of an M-BEIR tree."""
+
+    kind: Literal["scored"]
+    path: str
+    scores: str
+    """Folder that `umr score` wrote."""
+    revision: str | None = None
+    """Fingerprint of the teacher, where the table holds several."""
+    settings: list[str] | None = None
+    pools: list[PoolName] = Field(default=["local", "global"], min_length=1)
+    """Whose lists: the original took local ones only and lost 6.6 points on global COCO (spec/umarvel.md 4.4)."""
+    instructions: Literal["seeded", "first", "none"] = "seeded"
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Share of a setting relative to its number of lists; 1 when not named."""
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+DataSection = Annotated[MBeirSection | CaptionsSection | TextPairsSection | ScoredSection, Field(discriminator="kind")]
+
+
+class InfoNceSection(Section):
+    """InfoNCE over in-batch and explicit negatives, and its temperature."""
+
+    kind: Literal["infonce"]
+    temperature: float = Field(0.05, gt=0)
+    """Start value; a model that carries a learned temperature goes on from its own unless this is given."""
+    learn_temperature: bool = False
+    both_ways: bool = False
+    mask_false_negatives: bool = True
+    negatives: int = Field(0, ge=0)
+    """Explicit hard negatives a query, from the data; 0 for in-batch negatives only."""
+    in_batch: bool = True
+    """Use the other queries' candidates as negatives; False leaves each query its own explicit negatives alone."""
+
+
+class DistillationSection(Section):
+    """KL divergence from a teacher's scores over each query's own list (spec/umarvel.md 1.10)."""
+
+    kind: Literal["distillation"]
+    temperature: float = Field(0.05, gt=0)
+    """As in InfoNCE. It is learned through the student alone: the teacher's is detached."""
+    learn_temperature: bool = False
+    weight: float | str = 1.0
+    """w of the teacher, (cosine + w * P(Yes)) / 2: a number, or the file of `umr eval --choose-weights` with one a setting."""
+    list_length: int = Field(50, ge=2)
+    """Candidates a list: its first, by the retriever's rank."""
+    vectors: str | None = None
+    """Folder of vectors (that of `umr mine` and `umr score`) from which candidates are taken as they were before this stage, without
+    gradient; None embeds them anew with gradient."""
+
+
+class RerankSection(Section):
+    """A reranker's cross-entropy over its answers: Yes or No for one candidate, a number for one among several."""
+
+    kind: Literal["rerank"]
+    negatives: int = Field(1, ge=0)
+    """Wrong candidates a query, drawn anew each epoch; 0 trains on choices alone."""
+    choices: int = Field(0, ge=0, le=5)
+    """Candidates of a listwise question, one of them right; 0 for none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RerankSection:
+        if self.choices == 1:
+            raise ValueError("loss.choices=1 leaves nothing to choose from; use 2 to 5, or 0 for none")
+        if not self.negatives and not self.choices:
+            raise ValueError("loss.negatives=0 and loss.choices=0 leave nothing to learn; set one of them")
+        return self
+
+
+LossSection = Annotated[InfoNceSection | DistillationSection | RerankSection, Field(discriminator="kind")]
+
+
+class LoraSection(Section):
+    """Low-rank adapters on the linear layers of some parts; everything else is frozen."""
+
+    rank: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    parts: list[Part] = Field(default=["language"], min_length=1)
+
+
+class TrainingSection(Section):
+    """The optimisation."""
+
+    batch_size: int = Field(ge=2)
+    """Queries in the global batch, over all devices."""
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the (weighted) data; give this or `steps`."""
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    chunk_tokens: int = Field(16384, ge=1)
+    """Padded tokens in one forward pass; larger is faster until memory ends."""
+    gradient_cache: bool = True
+    """Two forward passes, memory of one chunk; False keeps all chunks' activations and is faster where they fit. Rerankers need none."""
+    tasks_per_batch: int | None = Field(None, ge=1)
+    """Draw each batch from so many settings in equal parts, so that in-batch negatives are of the same kind; None mixes all."""
+    parts: list[Part] | None = None
+    """Train only these parts in full; None for all. Not with lora."""
+    lora: LoraSection | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    save_every: int = Field(500, ge=1)
+    log_every: int = Field(10, ge=1)
+    workers: int = Field(1, ge=0)
+    """Background processes that decode and tokenise."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSection:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either training.steps or training.epochs")
+        if self.lora is not None and self.parts is not None:
+            raise ValueError("training.parts has no effect with training.lora, which freezes everything else; use training.lora.parts")
+        return self
