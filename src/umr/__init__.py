@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from umr.evaluation import EvaluationResult, evaluate
     from umr.items import Image, Item, Query, Text, Video
     from umr.models.embedder import Embedder
+    from umr.models.reranker import Reranker
     from umr.rendering.template import Template
     from umr.store import VectorStore
 
@@ -32,6 +33,7 @@ __all__ = [
     "Item",
     "MBeir",
     "Query",
+    "Reranker",
     "Template",
     "Text",
     "VectorStore",
@@ -47,6 +49,7 @@ _HOME = {
     "Item": "umr.items",
     "MBeir": "umr.data.mbeir",
     "Query": "umr.items",
+    "Reranker": "umr.models.reranker",
     "Template": "umr.rendering.template",
     "Text": "umr.items",
     "VectorStore": "umr.store",

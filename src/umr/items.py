@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Side: TypeAlias = Literal["query", "candidate"]
 """Which end of the search an item is on; only queries carry instructions."""
 
+QueryText: TypeAlias = Literal["separate", "joined"]
+"""How the text of a query that has an instruction is cleaned: on its own, or as the end of one string with the instruction."""
+
 _MODALITY_ORDER = ("image", "video", "text")
 
 

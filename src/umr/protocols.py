@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from umr.items import Item, Side
+from umr.items import Item, QueryText, Side
 
 Vectors = npt.NDArray[np.float32]
 
@@ -30,3 +30,9 @@ class Encoder(Protocol):
     def encode(self, items: Sequence[Item], side: Side = "candidate", instruction: None | str | Sequence[str | None] = None) -> Vectors:
         """Embed `items` in input order: float32, shape (N, D), rows of unit length."""
         ...
+
+
+def query_text_of(encoder: object) -> QueryText:
+    """How this model wants queries that have an instruction to be cleaned; encoders that do not say want it `"separate"`."""
+    wanted: QueryText = getattr(encoder, "query_text", "separate")
+    return wanted

@@ -12,8 +12,8 @@ from umr.losses.infonce import info_nce
 from umr.losses.temperature import Temperature
 from umr.models.embedder import Embedder, RenderedEngine
 from umr.training.batches import RetrievalBatch, build
-from umr.training.sources import Example
-from umr.training.trainer import Retriever
+from umr.training.examples import Example
+from umr.training.objectives import Retriever
 
 
 def examples() -> tuple[list[Example], list[Example]]:

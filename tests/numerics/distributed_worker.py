@@ -18,8 +18,9 @@ from numerics.contrastive_batch import batch_of, examples, gradients, retriever
 from umr.losses.gathered import rank, world_size
 from umr.training import recipe as recipes
 from umr.training.batches import StepDataset
+from umr.training.objectives import Contrastive
 from umr.training.plan import Plan
-from umr.training.trainer import RetrievalTrainer
+from umr.training.trainer import StageTrainer
 
 CASES: dict[str, tuple[dict[str, bool], bool, tuple[int, int]]] = {
     "cached": ({"both_ways": True}, True, (1, 60)),
@@ -38,8 +39,9 @@ def main(out: Path) -> None:
         training = {"batch_size": 8, "steps": 1, "learning_rate": 1, "gradient_cache": cache, "chunk_tokens": budgets[rank()]}
         data = [{"kind": "captions", "path": "not read"}]
         recipe = recipes.parse({"name": "x", "model": {"path": "x"}, "data": data, "loss": loss, "training": training}, name)
-        steps = StepDataset(Plan([8], [1.0], 8, 1, None, 0), [], engine.renderer, rank(), world_size())
-        trainer = RetrievalTrainer(model, recipe, arguments, steps, [])
+        objective = Contrastive(engine.renderer, recipe.loss, recipe.training)
+        steps = StepDataset(Plan([8], [1.0], 8, 1, None, 0), [], objective.build, rank(), world_size())
+        trainer = StageTrainer(model, objective, recipe.training, arguments, steps, [])
         value = trainer.training_step(model, batch_of(examples()[rank()], engine))
         (out / f"{name}.{rank()}.json").write_text(json.dumps({"loss": value.item(), "processes": world_size()}))
         save_file(gradients(model), out / f"{name}.{rank()}.safetensors")

@@ -12,7 +12,7 @@ from umr.models.parts import PARTS, add_lora, freeze_all_but
 from umr.rendering.renderer import Rendered
 from umr.training import gradient_cache
 from umr.training.batches import RetrievalBatch
-from umr.training.trainer import Retriever
+from umr.training.objectives import Retriever
 
 TOLERANCE = 1e-6
 BUDGETS = (1, 60, 150, 10_000)

@@ -25,10 +25,11 @@ from umr.errors import DataError, MediaError, ModelError, RecipeError
 from umr.items import Item
 from umr.models import parts
 from umr.models.embedder import Embedder
+from umr.training import learners
 from umr.training import recipe as recipes
 from umr.training import run as running
 from umr.training.run import train
-from umr.training.trainer import COMPLETE, RetrievalTrainer
+from umr.training.trainer import COMPLETE, StageTrainer
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.2, "parts": ["language", "projector"]}
 
@@ -158,7 +159,7 @@ def test_full_training_of_some_parts_leaves_the_others_alone(data: Path, tmp_pat
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_of_one_part_are_merged_into_a_folder_that_loads(data: Path, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch):
     kept = []
-    monkeypatch.setattr(running.parts, "merge_lora", lambda network: (kept.append(copy.deepcopy(network)), parts_merge(network))[1])
+    monkeypatch.setattr(learners.parts, "merge_lora", lambda network: (kept.append(copy.deepcopy(network)), parts_merge(network))[1])
     lora = {**LORA, "parts": ["language"]}
     model = train(recipe(data, family, steps=3, learning_rate=0.02, lora=lora), out=tmp_path / "run")
     assert changed_parts(data / family, model) == {"language"}
@@ -183,15 +184,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(
 ):
     seen: list[dict[str, torch.Tensor]] = []
     active: list[bool] = []
-    step = RetrievalTrainer.training_step
+    step = StageTrainer.training_step
 
-    def remembering(self: RetrievalTrainer, model: torch.nn.Module, *rest: Any) -> torch.Tensor:
+    def remembering(self: StageTrainer, model: torch.nn.Module, *rest: Any) -> torch.Tensor:
         loss = step(self, model, *rest)
         seen.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
         active.append(any(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
         return loss
 
-    monkeypatch.setattr(RetrievalTrainer, "training_step", remembering)
+    monkeypatch.setattr(StageTrainer, "training_step", remembering)
     for checkpointing in (False, True):
         train(recipe(data, family, steps=1, lora=lora, gradient_checkpointing=checkpointing), out=tmp_path / str(checkpointing))
     without, with_it = seen
@@ -248,14 +249,14 @@ class Stop(Exception):
 
 
 def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    original = RetrievalTrainer.training_step
+    original = StageTrainer.training_step
 
-    def stopping(self: RetrievalTrainer, *rest: Any) -> torch.Tensor:
+    def stopping(self: StageTrainer, *rest: Any) -> torch.Tensor:
         if self.state.global_step == step:
             raise Stop
         return original(self, *rest)
 
-    monkeypatch.setattr(RetrievalTrainer, "training_step", stopping)
+    monkeypatch.setattr(StageTrainer, "training_step", stopping)
 
 
 def interrupt(checked: recipes.Recipe, out: Path, step: int) -> None:
@@ -295,10 +296,8 @@ def test_a_checkpoint_that_was_not_finished_is_passed_over(data: Path, straight:
             newest.mkdir()
     starts = []
     with pytest.MonkeyPatch.context() as patch:
-        original = RetrievalTrainer.training_step
-        patch.setattr(
-            RetrievalTrainer, "training_step", lambda self, *rest: (starts.append(self.state.global_step), original(self, *rest))[1]
-        )
+        original = StageTrainer.training_step
+        patch.setattr(StageTrainer, "training_step", lambda self, *rest: (starts.append(self.state.global_step), original(self, *rest))[1])
         assert sha(train(recipe(data), out=out)) == sha(straight / "model")
     assert starts == [2, 3, 4, 5]
     assert log_of(out) == log_of(straight)

@@ -1,5 +1,7 @@
 """From examples to rows and identities, with the renderer of a real tiny checkpoint."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from umr.items import Item
 from umr.losses.infonce import false_negatives
 from umr.rendering.renderer import Renderer
 from umr.training.batches import StepDataset, build, hash64
+from umr.training.examples import Example
 from umr.training.plan import Plan
-from umr.training.sources import Example
 
 RED, BLUE, GREEN = (Item.of(image=picture(64, 64, seed), id=f"1:{seed}") for seed in (1, 2, 3))
 COPY_OF_RED = Item.of(image=picture(64, 64, 1), id="1:9")
@@ -130,8 +132,8 @@ class Words:
 
 def test_devices_share_a_batch(renderer: Renderer):
     plan = Plan([24], [1.0], 6, 3, None, 0)
-    whole = StepDataset(plan, [Words()], renderer)
-    parts = [StepDataset(plan, [Words()], renderer, rank, 2) for rank in range(2)]
+    whole = StepDataset(plan, [Words()], partial(build, renderer=renderer))
+    parts = [StepDataset(plan, [Words()], partial(build, renderer=renderer), rank, 2) for rank in range(2)]
     assert len(whole) == len(parts[0]) == 3
     for step in range(3):
         together, *shares = (dataset[step] for dataset in (whole, *parts))
@@ -143,6 +145,6 @@ def test_devices_share_a_batch(renderer: Renderer):
 
 
 def test_what_cannot_be_read_arrives_as_the_error_itself(renderer: Renderer):
-    dataset = StepDataset(Plan([24], [1.0], 24, 1, None, 0), [Words()], renderer)
+    dataset = StepDataset(Plan([24], [1.0], 24, 1, None, 0), [Words()], partial(build, renderer=renderer))
     error = dataset[0]
     assert isinstance(error, MediaError) and str(error) == "7.png: is not an image"

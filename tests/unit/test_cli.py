@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from umr.cli import main
-from umr.cli.init import read_texts
 from umr.cli.mistakes import usage_line, what_went_wrong
+from umr.data.texts import read_texts
 from umr.errors import DataError, MediaError
 
 SRC = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
-VERBS = ("demo", "world", "init", "train", "eval", "check-data")
+VERBS = ("demo", "world", "init", "train", "mine", "eval", "check-data")
 
 RECIPE = """\
 name: captions

@@ -128,7 +128,7 @@ def test_a_text_only_model():
     expected = plain(folder).encode(texts, normalize_embeddings=True)
     assert np.abs(model.encode([Item.of(text=text) for text in texts]) - expected).max() <= TOLERANCE
     for item in (Item.of(image=picture(64, 64), id="0:3"), Item.of(video=film(2), text="x", id="0:3")):
-        with pytest.raises(MediaError, match=r"item 0:3 holds (image|video), which this SentenceTransformer does not take"):
+        with pytest.raises(MediaError, match=r"item 0:3 holds (image|video), which this model does not take"):
             model.encode([item])
 
 

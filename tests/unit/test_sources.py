@@ -7,7 +7,8 @@ import pytest
 from pipeline import training_data
 from umr.errors import DataError, RecipeError
 from umr.training import recipe as recipes
-from umr.training.sources import draw, open_sources
+from umr.training.examples import draw
+from umr.training.sources import open_sources
 
 
 @pytest.fixture(scope="module")

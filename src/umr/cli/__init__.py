@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from umr import __version__
-from umr.cli import check_data, console, demo, eval, init, train, world
+from umr.cli import check_data, console, demo, eval, import_, init, merge, mine, run, score, study, train, world
 from umr.cli.mistakes import usage_line, what_went_wrong
 
 app = typer.Typer(
@@ -28,8 +28,14 @@ app.command("demo")(demo.demo)
 app.command("world")(world.world)
 app.command("init")(init.init)
 app.command("train")(train.train)
+app.command("run")(run.run)
+app.command("study")(study.study)
+app.command("mine")(mine.mine)
+app.command("score")(score.score)
 app.command("eval")(eval.evaluate)
 app.command("check-data")(check_data.check_data)
+app.command("import")(import_.import_checkpoint)
+app.command("merge")(merge.merge)
 
 
 def _show_version(wanted: bool) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from umr.data.fingerprint import fingerprint
 from umr.data.instructions import Instructions
@@ -27,6 +27,7 @@ from umr.data.mbeir_queries import Queries
 from umr.data.mbeir_records import TASKS, dataset_of
 from umr.data.qrels import Judgements, Qrels, read_qrels
 from umr.errors import DataError
+from umr.items import QueryText
 
 if TYPE_CHECKING:
     from umr.data.mbeir_check import Report
@@ -76,20 +77,33 @@ class MBeir:
             (`check` finds it earlier). `"skip"` is for partial trees: malformed lines and lines whose image or video is missing are
             left out, and training queries keep only positives and negatives that are in the pool, or are left out with none;
             `problems` lists what was. Queries of evaluation splits stay even if no positive of theirs is in the pool.
+        query_text: how the text of queries that have an instruction is cleaned. `"separate"`: on its own (`normalise_text`).
+            `"joined"`: as the end of one string with the instruction, which checkpoints of M-BEIR's authors and their successors
+            expect (`normalise_after_instruction`). Those who show queries to a model ask it: `with_query_text(query_text_of(encoder))`.
 
     Raises:
         DataError: `root` is not such a folder.
     """
 
-    def __init__(self, root: Path, on_error: OnError = "fail") -> None:
-        self.root, self.on_error = Path(root), on_error
+    def __init__(self, root: Path, on_error: OnError = "fail", query_text: QueryText = "separate") -> None:
+        self.root, self.on_error, self.query_text = Path(root), on_error, query_text
         if on_error not in ("fail", "skip"):
             raise DataError(f"on_error must be 'fail' or 'skip', not {on_error!r}")
+        if query_text not in get_args(QueryText):
+            raise DataError(f"query_text must be 'separate' or 'joined', not {query_text!r}")
         if not (self.root / "query").is_dir():
             raise DataError(f"{self.root}: is not an M-BEIR folder (it has no folder 'query')")
         self._pools: dict[Path, Pool] = {}
         self._queries: dict[tuple[Path, ...], Queries] = {}
         self._judgements: dict[Path, Judgements] = {}
+
+    def with_query_text(self, query_text: QueryText) -> MBeir:
+        """This benchmark with its queries cleaned in this way; pools and judgements that are open are shared."""
+        if query_text == self.query_text:
+            return self
+        other = MBeir(self.root, self.on_error, query_text)
+        other._pools, other._judgements = self._pools, self._judgements
+        return other
 
     def settings(self, split: str) -> tuple[Setting, ...]:
         """The settings that `split` has query files for, by task and then in M-BEIR's order of datasets."""
@@ -102,7 +116,7 @@ class MBeir:
         setting = _setting(setting)
         path = self.query_path(setting, split)
         if (path,) not in self._queries:
-            self._queries[path,] = Queries([path], self.root, self.on_error, self.wordings, task=setting.task)
+            self._queries[path,] = Queries([path], self.root, self.on_error, self.wordings, task=setting.task, query_text=self.query_text)
         return self._queries[path,]
 
     def train_queries(self, settings: Sequence[Setting | str] | None = None) -> Queries:
@@ -113,7 +127,9 @@ class MBeir:
         """
         paths = self.train_query_paths(settings)
         if paths not in self._queries:
-            self._queries[paths] = Queries(paths, self.root, self.on_error, self.wordings, pool=self.train_pool())
+            self._queries[paths] = Queries(
+                paths, self.root, self.on_error, self.wordings, pool=self.train_pool(), query_text=self.query_text
+            )
         return self._queries[paths]
 
     def pool(self, setting: Setting | str, split: str) -> Pool:

@@ -13,6 +13,7 @@ from umr.data.jsonl import Fault, JsonlIndex, OnError, Problem, Record
 from umr.data.mbeir_pool import Pool
 from umr.data.mbeir_records import TASKS, MBeirQuery, did_list, missing_media, modality_of, own_first, query_fault, query_item
 from umr.errors import DataError
+from umr.items import QueryText
 
 Wordings: TypeAlias = Callable[[str, str, str], tuple[str, ...]]
 
@@ -27,17 +28,26 @@ class Queries(Sequence[MBeirQuery]):
         wordings: gives the instructions for qid, query modality and wanted modality.
         task: the task of lines without a `task_id`.
         pool: for training files, in which a qid may occur repeatedly: the candidates that positives and negatives are in.
+        query_text: as of `MBeir`.
 
     Attributes:
         indexes: the files they come from.
     """
 
     def __init__(
-        self, paths: Sequence[Path], root: Path, on_error: OnError, wordings: Wordings, task: int | None = None, pool: Pool | None = None
+        self,
+        paths: Sequence[Path],
+        root: Path,
+        on_error: OnError,
+        wordings: Wordings,
+        task: int | None = None,
+        pool: Pool | None = None,
+        query_text: QueryText = "separate",
     ) -> None:
         check = query_fault if on_error == "fail" else partial(_usable, root=root, pool=pool)
         self.indexes = tuple(JsonlIndex(path, "qid", on_error, unique=pool is None, check=check) for path in paths)
         self._root, self._wordings, self._task, self._pool = root, wordings, task, pool
+        self._query_text: QueryText = query_text
         self._only_within_pool = pool if on_error == "skip" else None
         self._ends = list(accumulate(len(index) for index in self.indexes))
 
@@ -84,7 +94,8 @@ class Queries(Sequence[MBeirQuery]):
         task = self._task_of(record, positives)
         modality, target = TASKS[task]
         wordings = self._wordings(qid, modality, target)
-        return MBeirQuery(qid, query_item(record, self._root), wordings, task, positives, negatives, target)
+        item = query_item(record, self._root, self._query_text if wordings else "separate")
+        return MBeirQuery(qid, item, wordings, task, positives, negatives, target)
 
     def _task_of(self, record: Record, positives: tuple[str, ...]) -> int:
         task = record.get("task_id", self._task)

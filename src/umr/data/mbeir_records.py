@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from umr.data.jsonl_scan import Fault, Record
-from umr.items import Item
+from umr.items import Item, QueryText
 
 TASKS: dict[int, tuple[str, str]] = {
     0: ("text", "image"),
@@ -55,8 +55,7 @@ def normalise_text(text: str | None) -> str:
     Drops carriage returns, trims whitespace and double quotes, makes the first character upper case, and adds a full stop
     unless the text ends in `.`, `?` or `!`. Whitespace inside the quotes is trimmed too, so that applying it twice changes
     nothing. Instruction and text are each normalised on their own, because a template may put them in different places;
-    the authors normalise the instruction first and then instruction + space + text as one string, where the text keeps
-    its lower-case beginning.
+    the authors' way is `normalise_after_instruction`.
     """
     text = (text or "").replace("\r", "")
     trimmed = text.strip().strip('"')
@@ -66,6 +65,23 @@ def normalise_text(text: str | None) -> str:
         return ""
     text = text[0].upper() + text[1:]
     return text if text[-1] in ".?!" else text + "."
+
+
+def normalise_after_instruction(text: str | None) -> str:
+    """Clean a text as M-BEIR's authors do when it follows an instruction: `'a dog" '` becomes `'a dog.'`.
+
+    They normalise the instruction first, then instruction + space + text as one string, once. So the text keeps its
+    beginning, and only its end is trimmed (whitespace, then double quotes) and gets a full stop. Published checkpoints
+    were made so; see `ModelSettings.query_text`.
+
+    Returns:
+        What follows the instruction and the space; `""` when the text is empty or white.
+    """
+    text = (text or "").replace("\r", "").rstrip()
+    if not text:
+        return ""
+    text = text.rstrip('"')
+    return text if text.endswith((".", "?", "!")) else text + "."
 
 
 def modality_of(text: object) -> str | None:
@@ -100,14 +116,16 @@ def candidate_fault(record: Record) -> Fault | None:
     return ("malformed", what) if what else None
 
 
-def query_item(record: Record, root: Path) -> Item:
+def query_item(record: Record, root: Path, query_text: QueryText = "separate") -> Item:
     """The item of a query line that `query_fault` has passed: only the parts that `query_modality` names."""
-    return _item(str(modality_of(record["query_modality"])), record, "query_txt", "query_img_path", root, record["qid"])
+    modality = str(modality_of(record["query_modality"]))
+    normalise = normalise_text if query_text == "separate" else normalise_after_instruction
+    return _item(modality, record, normalise(record.get("query_txt")), "query_img_path", root, record["qid"])
 
 
 def candidate_item(record: Record, root: Path) -> Item:
     """The item of a candidate line that `candidate_fault` has passed: only the parts that `modality` names."""
-    return _item(str(modality_of(record["modality"])), record, "txt", "img_path", root, record["did"])
+    return _item(str(modality_of(record["modality"])), record, normalise_text(record.get("txt")), "img_path", root, record["did"])
 
 
 def media_path(record: Record, root: Path) -> Path | None:
@@ -152,14 +170,13 @@ def _content_fault(modality: str, record: Record, text_field: str, image_field: 
     return None
 
 
-def _item(modality: str, record: Record, text_field: str, image_field: str, root: Path, id: str) -> Item:
-    text = normalise_text(record.get(text_field)) if "text" in modality else None
+def _item(modality: str, record: Record, text: str, image_field: str, root: Path, id: str) -> Item:
     media: dict[str, Any] = {}
     if modality == "video":
         media["video"] = root / record["video_path"]
     elif modality.startswith("image"):
         media["image"] = root / record[image_field]
-    return Item.of(text=text, id=id, **media)
+    return Item.of(text=text if "text" in modality else None, id=id, **media)
 
 
 def missing_media(record: Record, root: Path) -> Fault | None:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umr.data.mbeir import MBeir
 from umr.evaluation import EvaluationResult
-from umr.items import Image, Item, Video
+from umr.gallery import card, page, plot
 
 if TYPE_CHECKING:
-    import PIL.Image
     from rich.table import Table
 
 QUERIES, RESULTS = 10, 5
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}tr.average{font-weight:600}img.plot{max-width:100%}
-.row{display:flex;gap:.8rem;align-items:flex-start;margin:.6rem 0 1.4rem;flex-wrap:wrap}
-.card{width:150px;font-size:.8rem;border:2px solid #ccc;border-radius:6px;padding:6px;background:#fafafa}
-.card.query{border-color:#456;background:#eef3f8}.card.right{border:3px double #187a3c}
-.card img{width:100%;image-rendering:auto;display:block;margin-bottom:4px}.mark{font-weight:600}
-@media(prefers-color-scheme:dark){body{background:#16181b;color:#e6e6e6}.card{background:#222;border-color:#555}
-.card.query{background:#1d2833;border-color:#89a}.card.right{border-color:#5cc987}th,td{border-color:#444}img.plot{background:#fff}}
-"""
 
 
 def summary(content: dict[str, Any]) -> Table:
@@ -62,11 +48,10 @@ def html(content: dict[str, Any], results: dict[str, EvaluationResult], logs: di
         f"<p>Seed {content['seed']}; {escape(content['machine'])}; {content['seconds']:.0f} seconds in all. ",
         "Scores are hit@5 of test queries in percent: the share of queries with a right answer among the first five.</p>",
         *(f"<h2>{pool.capitalize()} pools</h2>{_table(content, pool)}" for pool in ("local", "global")),
-        f"<h2>Training</h2><img class=plot alt='training loss and average hit@5 by stage' src='{_curves(content, logs)}'>",
+        f"<h2>Training</h2>{_curves(content, logs)}",
         f"<h2>Ten queries and what the last stage finds</h2>{_gallery(last, MBeir(world))}",
     ]
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>umr demo</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    return page("umr demo", parts)
 
 
 def _table(content: dict[str, Any], pool: str) -> str:
@@ -99,10 +84,7 @@ def _curves(content: dict[str, Any], logs: dict[str, list[dict[str, Any]]]) -> s
         scores.plot(names, [stage[f"{pool}_average"] for stage in content["stages"]], marker, label=f"{pool} pools")
     scores.set(ylabel="average hit@5, %", ylim=(0, 100), title="After each stage")
     scores.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    pyplot.close(figure)
-    return _data_uri(buffer.getvalue(), "png")
+    return plot(figure, "training loss and average hit@5 by stage")
 
 
 def _gallery(result: EvaluationResult, tree: MBeir) -> str:
@@ -111,29 +93,10 @@ def _gallery(result: EvaluationResult, tree: MBeir) -> str:
         setting = next(known for known in tree.settings(result.split) if known.name == one.setting)
         query, pool = tree.queries(setting, result.split)[0], tree.pool(setting, result.split)
         found = result.runs[one.setting, "local"].rankings()[query.qid][:RESULTS]
-        cards = [_card(query.item, "query", "query")]
+        cards = [card(query.item, "query", "query")]
         for rank, did in enumerate(found, 1):
             right = did in query.positives
-            cards.append(_card(pool.item(did), f"{rank} {'✓ right' if right else ''}", "right" if right else ""))
+            cards.append(card(pool.item(did), f"{rank} {'✓ right' if right else ''}", "right" if right else ""))
         instruction = escape(query.instructions[0]) if query.instructions else ""
         rows.append(f"<h3>{escape(one.setting)}: {escape(one.task)}</h3><p>{instruction}</p><div class=row>{''.join(cards)}</div>")
     return "".join(rows)
-
-
-def _card(item: Item, mark: str, kind: str) -> str:
-    images = [part.open() for part in item.parts if isinstance(part, Image)]
-    for part in item.parts:
-        if isinstance(part, Video):
-            images += list(part.frames().images)[:4]
-    pictures = "".join(f"<img alt='{escape(item.id or '')}' src='{_picture(image)}'>" for image in images)
-    return f"<div class='card {kind}'><div class=mark>{escape(mark)}</div>{pictures}{escape(item.text)}</div>"
-
-
-def _picture(image: PIL.Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return _data_uri(buffer.getvalue(), "png")
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

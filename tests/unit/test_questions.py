@@ -1,0 +1,72 @@
+"""From examples to a reranker's questions, with the renderer of a real tiny checkpoint."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tiny import checkpoint, picture
+from umr.items import Item
+from umr.models.reranker import Reranker
+from umr.rendering.pairs import Pair, PairRenderer
+from umr.training.examples import Example
+from umr.training.questions import FIRST_CHOICE, NO, YES, build
+
+RED, BLUE, GREEN = (Item.of(image=picture(64, 64, seed), id=f"1:{seed}") for seed in (1, 2, 3))
+WORDS = [Item.of(text=text, id=f"2:{number}") for number, text in enumerate(("a ring", "two of them", "left", "make it blue", "moving"))]
+
+
+@pytest.fixture(scope="module")
+def renderer() -> PairRenderer:
+    return Reranker.load(checkpoint("qwen3-vl")).engine.renderer
+
+
+def example(query: Item, positive: Item, *negatives: Item, instruction: str | None = None) -> Example:
+    return Example(query, instruction, positive, negatives, (positive.id or "",))
+
+
+def test_a_positive_is_a_yes_and_each_negative_a_no(renderer: PairRenderer):
+    batch = build([example(WORDS[0], RED, BLUE, GREEN, instruction="Find it."), example(WORDS[1], BLUE, RED)], renderer, 2, 0, 0)
+    expected = renderer.render(
+        [
+            *(Pair(WORDS[0], "Find it.", item) for item in (RED, BLUE, GREEN)),
+            *(Pair(WORDS[1], None, item) for item in (BLUE, RED)),
+        ]
+    )
+    assert all(np.array_equal(a.token_ids_L, b.token_ids_L) for a, b in zip(batch.rows, expected, strict=True))
+    assert batch.questions.answer_R.tolist() == [YES, NO, NO, YES, NO]
+    assert batch.questions.weight_R.tolist() == [0.5, 0.25, 0.25, 0.5, 0.5]
+    assert set(batch.questions.first_R.tolist()) == {YES} and set(batch.questions.count_R.tolist()) == {2}
+
+
+def test_more_negatives_than_wanted_are_left_out(renderer: PairRenderer):
+    assert build([example(WORDS[0], RED, BLUE, GREEN)], renderer, 1, 0, 0).questions.answer_R.tolist() == [YES, NO]
+
+
+def test_a_choice_shows_the_right_one_among_other_negatives(renderer: PairRenderer):
+    batch = build([example(WORDS[0], RED, *WORDS[1:])], renderer, 1, 4, 0)
+    questions = batch.questions
+    assert questions.answer_R.tolist()[:2] == [YES, NO] and len(batch.rows) == 3
+    assert (questions.first_R[2], questions.count_R[2], questions.weight_R[2]) == (FIRST_CHOICE, 4, 1.0)
+    shown = [*WORDS[2:]]
+    shown.insert(int(questions.answer_R[2]) - FIRST_CHOICE, RED)
+    assert np.array_equal(batch.rows[2].token_ids_L, renderer.render_choices(WORDS[0], None, shown).token_ids_L)
+
+
+def test_the_right_one_stands_anywhere_but_always_there_for_the_same_question(renderer: PairRenderer):
+    queries = [Item.of(text="a ring", id=f"3:{number}") for number in range(60)]
+    asked = [example(query, RED, *WORDS[1:4]) for query in queries]
+    places = build(asked, renderer, 0, 4, 0).questions.answer_R
+    assert torch.equal(places, build(asked, renderer, 0, 4, 0).questions.answer_R)
+    assert not torch.equal(places, build(asked, renderer, 0, 4, 1).questions.answer_R)
+    assert Counter(places.tolist()).keys() == {2, 3, 4, 5}
+
+
+def test_a_query_short_of_negatives_asks_less(renderer: PairRenderer):
+    alone, few = example(WORDS[0], RED), example(WORDS[1], RED, BLUE, GREEN)
+    assert build([alone], renderer, 2, 3, 0).questions.answer_R.tolist() == [YES]
+    batch = build([few], renderer, 1, 5, 0)
+    assert batch.questions.count_R.tolist() == [2, 2, 2], "the one negative left makes a choice of two"
+    nothing = build([alone], renderer, 0, 3, 0)
+    assert nothing.rows == [] and nothing.questions.answer_R.tolist() == []

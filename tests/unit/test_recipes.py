@@ -1,0 +1,78 @@
+"""The shipped recipes for real checkpoints and real data: they parse, they chain, and their heads say what they cost."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from umr.pipelines import pipeline as pipelines
+from umr.training import recipe as recipes
+
+ROOT = Path(__file__).parents[2] / "recipes"
+FAMILIES = ("umarvel-qwen2vl-7b", "umarvel-qwen3vl-4b")
+STAGES = ("text", "captions", "instructed", "hard", "reranker", "distilled")
+TABLE = {  # spec/umarvel.md 1.7: rank, alpha, learning rate, epochs, queries a batch
+    "text": (64, 128, 2e-4, 2, 576),
+    "captions": (128, 256, 1e-4, 1, 480),
+    "instructed": (128, 256, 4e-4, 1, 3840),
+    "hard": (128, 256, 1.5e-5, 1, 1088),
+    "reranker": (128, 256, 2e-5, 1, 512),
+    "distilled": (128, 256, 1e-5, 1, 128),
+}
+HEAD = ("# hardware ", "# time ", "# disk ", "# data ", "# expected ", "# not paper ")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_has_the_hyper_parameters_of_the_paper(family: str, stage: str):
+    recipe = recipes.load(ROOT / family / f"{stage}.yaml")
+    training = recipe.training
+    assert recipe.name == f"{family}-{stage}"
+    assert training.lora is not None and training.lora.parts == ["language"]
+    assert (training.lora.rank, training.lora.alpha, training.learning_rate, training.epochs, training.batch_size) == TABLE[stage]
+    assert training.batch_size % 8 == 0
+    assert (training.schedule, training.warmup_ratio, training.weight_decay, training.lora.dropout) == ("cosine", 0.03, 0, 0.05)
+    if stage != "reranker":
+        assert (recipe.model.attention, recipe.model.pooling, training.gradient_cache) == ("bidirectional", "mean", True)
+        assert recipe.loss.learn_temperature == (stage in ("instructed", "hard", "distilled"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_head_says_what_a_stage_costs(family: str, stage: str):
+    head = (ROOT / family / f"{stage}.yaml").read_text("utf-8").split("\nname:")[0]
+    assert all(f"\n{word}" in head for word in HEAD)
+    assert "has not been run at full size" in head
+    factors, hours = re.search(r"\n# +(\S+ x \S+ x \S+ FLOP.*?) / \(0\.4 x 989e12 x 3600 s\) = ([\d.]+) hours", head).groups()
+    product = 1.0
+    for factor in factors.replace(" FLOP", "").split(" x "):
+        product *= float(factor)
+    assert product / (0.4 * 989e12 * 3600) == pytest.approx(float(hours), rel=0.06)
+    assert f"about {hours} GPU-hours" in head
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_stages_chain(family: str):
+    pipeline = pipelines.load(ROOT / family / "pipeline.yaml")
+    steps = {step.name: step for step in pipeline.steps}
+    assert [name for name in steps if steps[name].kind == "train"] == ["text", "captions", "instructed", "hard", "reranker", "distilled"]
+    uses = {name: set(step.uses) for name, step in steps.items()}
+    assert uses["captions"] == {"text"} and uses["instructed"] == {"captions"}
+    assert uses["hard"] == {"instructed", "mined"} and uses["reranker"] == {"mined-local"}
+    assert uses["distilled"] == {"hard", "scored", "teacher-weights"}
+    assert uses["eval-plus"] == {"distilled", "reranker", "plus-weights"}
+    assert steps["mined"].config["settings"]["max_similarity"] == 0.7
+    assert steps["mined-local"].config["settings"]["max_similarity"] is None
+    assert str(pipeline.folder).endswith(f"runs/{family}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recipes_alone_look_where_the_pipeline_writes(family: str):
+    """Each stage can be run by hand after the pipeline has run those before it."""
+    pipeline = pipelines.load(ROOT / family / "pipeline.yaml")
+    products = {f"runs/{family}/{step.name}/{step.product}" for step in pipeline.steps}
+    named = set()
+    for stage in STAGES:
+        text = (ROOT / family / f"{stage}.yaml").read_text("utf-8")
+        named |= set(re.findall(r": (runs/\S+)", text))
+    assert named and named <= products
