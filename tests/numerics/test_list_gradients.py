@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from numerics.contrastive_batch import examples, gradients, retriever
+from numerics.contrastive_batch import examples, gradients, largest_difference, retriever
 from umr.items import Item
 from umr.training.examples import Example, ListExample
 from umr.training.objectives import OwnLists, Retriever
@@ -96,3 +96,22 @@ def test_stored_candidates_give_the_query_side_of_the_gradient():
     assert loss.item() == pytest.approx(total.item(), rel=TOLERANCE)
     for name, gradient in gradients(model).items():
         assert (gradient - found[name]).abs().max() <= TOLERANCE * max(gradient.abs().max().item(), 1e-12), name
+
+
+def test_the_positive_is_not_among_its_own_negatives():
+    """By id, as another known positive, or as a copy under another id: at the denominator it would push the positive away."""
+    red, blue = (Item.of(text=text, id=did) for text, did in (("a red ring", "0:1"), ("a blue ring", "0:2")))
+    other, copy = Item.of(text="two rings", id="0:3"), Item.of(text="a red ring", id="0:4")
+    batch = objective(training(), scored=False).build([Example(Item.of(text="red"), None, red, (copy, other, blue), ("0:1", "0:3"))])
+    assert batch.list_BK.tolist() == [[1, 2]] and len(batch.rows) == 3
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("scored", [True, False], ids=["distillation", "own negatives"])
+def test_devices_shares_add_up_to_the_gradient_of_the_whole_batch(scored: bool, devices: int):
+    model, _ = retriever()
+    _, expected = plain(model, scored)
+    step, everything = objective(training(), scored), scored_examples() if scored else own_examples()
+    for rank in range(devices):
+        step.backward(model, step.build(everything[rank::devices]), nullcontext)
+    assert largest_difference(gradients(model), expected) <= TOLERANCE

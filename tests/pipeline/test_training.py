@@ -25,6 +25,7 @@ from umr.errors import DataError, MediaError, ModelError, RecipeError
 from umr.items import Item
 from umr.models import parts
 from umr.models.embedder import Embedder
+from umr.models.tiny import make_checkpoint
 from umr.training import learners
 from umr.training import recipe as recipes
 from umr.training import run as running
@@ -328,6 +329,26 @@ def test_an_end_between_the_model_and_its_record(data: Path, straight: Path, tmp
     records = [json.loads((run / "run.json").read_text()) for run in (out, straight)]
     assert records[0]["final_loss"] == records[1]["final_loss"] and records[0]["model"] == records[1]["model"]
     assert log_of(out) == log_of(straight)
+
+
+@pytest.mark.parametrize("what", ["model", "captions"])
+def test_a_run_does_not_go_on_with_what_has_changed_under_the_same_path(data: Path, tmp_path: Path, what: str):
+    root, out = tmp_path / "data", tmp_path / "run"
+    for name in ("qwen3-vl", "captions"):
+        shutil.copytree(data / name, root / name)
+    section = {"kind": "captions", "path": str(root / "captions" / "captions.jsonl")}
+    tree = {**training_data.recipe(data), "model": {"path": str(root / "qwen3-vl")}, "data": [section], "loss": {}}
+    checked = recipes.parse(tree, "recipe")
+    interrupt(checked, out, 3)
+    if what == "model":
+        shutil.rmtree(root / "qwen3-vl")
+        make_checkpoint("qwen3-vl", root / "qwen3-vl", map(training_data.caption, training_data.SCENES), seed=1)
+    else:
+        file = root / "captions" / "captions.jsonl"
+        file.write_text("".join(reversed(file.open().readlines())))
+    with pytest.raises(RecipeError, match=rf"{what}.* is not what this run began with; --restart begins anew"):
+        train(checked, out=out)
+    assert train(checked, out=out, restart=True).is_dir() and not (out / "begun.json").exists()
 
 
 def test_a_finished_run_is_not_repeated(data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -228,7 +228,7 @@ def test_tables_and_run_files(result: EvaluationResult, tmp_path: Path) -> None:
         ({"pools": ()}, RecipeError, "pools must be some of local, global"),
         ({"pools": ("union",)}, RecipeError, "not union"),
         ({"depth": 9}, RecipeError, "at least 10"),
-        ({"instruction": "random"}, RecipeError, "'first' or 'seeded'"),
+        ({"instruction": "random"}, RecipeError, "one of first, seeded, none"),
         ({"tasks": []}, RecipeError, "tasks is empty"),
         ({"tasks": ["cirr_task7"]}, DataError, "no task 'cirr_task7'.*shapes_task0"),
         ({"split": "val"}, DataError, "no queries of split 'val'"),

@@ -13,7 +13,7 @@ from pipeline import small_pipeline
 from umr.cli import main
 from umr.errors import RecipeError
 from umr.pipelines import fingerprints
-from umr.pipelines.needs import is_hub_id
+from umr.pipelines.needs import is_hub_id, missing, needs_of
 from umr.pipelines.pipeline import Mistakes, load
 from umr.pipelines.references import fill, read_value, references
 from umr.pipelines.runner import missing_for, planned
@@ -235,6 +235,19 @@ def test_a_complete_pipeline_misses_nothing(root: Path):
     for name in ("pipeline.yaml", "full.yaml"):
         pipeline = load(root / name)
         assert missing_for(pipeline, planned(pipeline)) == []
+
+
+@pytest.mark.parametrize("kind", ["mine", "score", "train"])
+def test_a_task_of_a_file_that_mixes_several_needs_no_file_of_its_own(root: Path, kind: str):
+    tree, task = str(root / "tree"), ["mixed_task0"]
+    scored = {"kind": "scored", "path": tree, "scores": "${scores}", "settings": task}
+    recipe = {"model": {"path": "${model}"}, "data": [scored], "loss": {"kind": "distillation"}}
+    config = {"recipe": recipe} if kind == "train" else {"model": "${model}", "benchmark": tree, "settings": {"settings": task}}
+    needs = needs_of(kind, config)
+    assert [need.role for need in needs] == ["benchmark"] and missing([(kind, need) for need in needs], {}) == []
+    strict = {**recipe, "data": [{"kind": "mbeir", "path": tree, "settings": ["nothing_task0"]}]}
+    absent = missing([("train", need) for need in needs_of("train", {"recipe": strict})], {})
+    assert absent == [f"{tree}/query/train/mbeir_nothing_task0_train.jsonl: does not exist; needed by train"]
 
 
 def test_hub_ids_are_told_from_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

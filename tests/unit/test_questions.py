@@ -12,6 +12,7 @@ from umr.models.reranker import Reranker
 from umr.rendering.pairs import Pair, PairRenderer
 from umr.training.examples import Example
 from umr.training.questions import FIRST_CHOICE, NO, YES, build
+from umr.training.recipe_sections import RerankSection
 
 RED, BLUE, GREEN = (Item.of(image=picture(64, 64, seed), id=f"1:{seed}") for seed in (1, 2, 3))
 WORDS = [Item.of(text=text, id=f"2:{number}") for number, text in enumerate(("a ring", "two of them", "left", "make it blue", "moving"))]
@@ -22,12 +23,16 @@ def renderer() -> PairRenderer:
     return Reranker.load(checkpoint("qwen3-vl")).engine.renderer
 
 
+def asking(negatives: int, choices: int, strangers: int = 0) -> RerankSection:
+    return RerankSection(kind="rerank", negatives=negatives, choices=choices, strangers=strangers)
+
+
 def example(query: Item, positive: Item, *negatives: Item, instruction: str | None = None) -> Example:
     return Example(query, instruction, positive, negatives, (positive.id or "",))
 
 
 def test_a_positive_is_a_yes_and_each_negative_a_no(renderer: PairRenderer):
-    batch = build([example(WORDS[0], RED, BLUE, GREEN, instruction="Find it."), example(WORDS[1], BLUE, RED)], renderer, 2, 0, 0)
+    batch = build([example(WORDS[0], RED, BLUE, GREEN, instruction="Find it."), example(WORDS[1], BLUE, RED)], renderer, asking(2, 0), 0)
     expected = renderer.render(
         [
             *(Pair(WORDS[0], "Find it.", item) for item in (RED, BLUE, GREEN)),
@@ -41,11 +46,11 @@ def test_a_positive_is_a_yes_and_each_negative_a_no(renderer: PairRenderer):
 
 
 def test_more_negatives_than_wanted_are_left_out(renderer: PairRenderer):
-    assert build([example(WORDS[0], RED, BLUE, GREEN)], renderer, 1, 0, 0).questions.answer_R.tolist() == [YES, NO]
+    assert build([example(WORDS[0], RED, BLUE, GREEN)], renderer, asking(1, 0), 0).questions.answer_R.tolist() == [YES, NO]
 
 
 def test_a_choice_shows_the_right_one_among_other_negatives(renderer: PairRenderer):
-    batch = build([example(WORDS[0], RED, *WORDS[1:])], renderer, 1, 4, 0)
+    batch = build([example(WORDS[0], RED, *WORDS[1:])], renderer, asking(1, 4), 0)
     questions = batch.questions
     assert questions.answer_R.tolist()[:2] == [YES, NO] and len(batch.rows) == 3
     assert (questions.first_R[2], questions.count_R[2], questions.weight_R[2]) == (FIRST_CHOICE, 4, 1.0)
@@ -57,16 +62,39 @@ def test_a_choice_shows_the_right_one_among_other_negatives(renderer: PairRender
 def test_the_right_one_stands_anywhere_but_always_there_for_the_same_question(renderer: PairRenderer):
     queries = [Item.of(text="a ring", id=f"3:{number}") for number in range(60)]
     asked = [example(query, RED, *WORDS[1:4]) for query in queries]
-    places = build(asked, renderer, 0, 4, 0).questions.answer_R
-    assert torch.equal(places, build(asked, renderer, 0, 4, 0).questions.answer_R)
-    assert not torch.equal(places, build(asked, renderer, 0, 4, 1).questions.answer_R)
+    places = build(asked, renderer, asking(0, 4), 0).questions.answer_R
+    assert torch.equal(places, build(asked, renderer, asking(0, 4), 0).questions.answer_R)
+    assert not torch.equal(places, build(asked, renderer, asking(0, 4), 1).questions.answer_R)
     assert Counter(places.tolist()).keys() == {2, 3, 4, 5}
 
 
 def test_a_query_short_of_negatives_asks_less(renderer: PairRenderer):
     alone, few = example(WORDS[0], RED), example(WORDS[1], RED, BLUE, GREEN)
-    assert build([alone], renderer, 2, 3, 0).questions.answer_R.tolist() == [YES]
-    batch = build([few], renderer, 1, 5, 0)
+    assert build([alone], renderer, asking(2, 3), 0).questions.answer_R.tolist() == [YES]
+    batch = build([few], renderer, asking(1, 5), 0)
     assert batch.questions.count_R.tolist() == [2, 2, 2], "the one negative left makes a choice of two"
-    nothing = build([alone], renderer, 0, 3, 0)
+    nothing = build([alone], renderer, asking(0, 3), 0)
     assert nothing.rows == [] and nothing.questions.answer_R.tolist() == []
+
+
+def test_strangers_are_wrong_unless_known_to_be_right(renderer: PairRenderer):
+    copy_of_red = Item.of(image=picture(64, 64, 1), id="1:9")
+    asked = Example(WORDS[0], None, RED, (BLUE,), ("1:1", "1:3"), "", (copy_of_red, GREEN, BLUE, WORDS[1]))
+    batch = build([asked], renderer, asking(0, 0, strangers=2), 0)
+    expected = renderer.render([Pair(WORDS[0], None, item) for item in (RED, BLUE, WORDS[1])])
+    assert [row.token_ids_L.tolist() for row in batch.rows] == [row.token_ids_L.tolist() for row in expected]
+    assert batch.questions.answer_R.tolist() == [YES, NO, NO]
+    assert batch.questions.weight_R.tolist() == [0.5, 0.25, 0.25]
+
+
+def test_neither_a_known_positive_nor_a_copy_of_the_positive_is_ever_wrong(renderer: PairRenderer):
+    copy = Item.of(image=picture(64, 64, 1), id="1:9")
+    assert copy.digest == RED.digest and copy.id != RED.id
+    asked = Example(WORDS[0], None, RED, (copy, BLUE, GREEN, WORDS[1]), (RED.id or "", BLUE.id or ""))
+    batch = build([asked], renderer, RerankSection(kind="rerank", negatives=1, choices=3), 0)
+    expected = renderer.render([Pair(WORDS[0], None, item) for item in (RED, GREEN)])
+    assert batch.questions.answer_R.tolist()[:2] == [YES, NO] and batch.questions.count_R.tolist() == [2, 2, 2]
+    assert all(np.array_equal(a.token_ids_L, b.token_ids_L) for a, b in zip(batch.rows, expected, strict=False))
+    assert [block.patches_PC.tolist() for row in batch.rows[:2] for block in row.blocks] == [
+        block.patches_PC.tolist() for row in expected for block in row.blocks
+    ]

@@ -5,10 +5,16 @@ from typing import Any
 import pytest
 
 from pipeline import training_data
+from umr.data.mbeir import MBeir
 from umr.errors import DataError, RecipeError
+from umr.mining.mine import mine_with
+from umr.mining.negatives import NegativeTable
+from umr.mining.settings import MineSettings
+from umr.progress import quiet
 from umr.training import recipe as recipes
 from umr.training.examples import draw
 from umr.training.sources import open_sources
+from unit.mbeir_fixture import BagEncoder
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +164,23 @@ def test_negatives_for_some_settings_only(data: Path):
         opened(mbeir(data, negatives_for=["nowhere_task0"]), negatives=1)
 
 
+def test_mined_negatives_belong_to_the_data_that_they_were_mined_from(data: Path, tmp_path: Path):
+    with quiet():
+        out = mine_with(BagEncoder(), MBeir(data / "tree"), tmp_path / "mined", MineSettings(max_similarity=None), tmp_path / "work")
+    sources, _, prints = opened(mbeir(data, mined=str(out)), negatives=2)
+    table = NegativeTable(out)
+    for source in sources:
+        for index in range(len(source)):
+            example = source.example(index, 0)
+            assert [item.id for item in example.negatives] and {item.id for item in example.negatives} <= set(table.of(example.query.id))
+    assert prints[f"mined:{out}"] == table.fingerprint
+    other = training_data.write_tree(tmp_path / "tree")
+    file = MBeir(other).query_path("shapes_task0", "train")
+    file.write_text("".join(reversed(file.open().readlines())))
+    with pytest.raises(RecipeError, match="was mined from other data than what is in"):
+        opened({"kind": "mbeir", "path": str(other), "mined": str(out)}, negatives=2)
+
+
 def test_negatives_are_drawn_anew_each_epoch(world: Path):
     section = {"kind": "mbeir", "path": str(world), "settings": ["edits_task7"]}
     (source,), _, _ = opened(section, negatives=2)
@@ -165,3 +188,21 @@ def test_negatives_are_drawn_anew_each_epoch(world: Path):
     assert len(set(drawn)) > 1 and all(len(set(ids)) == 2 for ids in drawn)
     assert drawn[3] == tuple(item.id for item in source.example(0, 3).negatives)
     assert not {did for ids in drawn for did in ids} & set(source.example(0, 0).positives)
+
+
+def test_strangers_answer_other_queries_and_are_drawn_anew_each_epoch(data: Path):
+    training = {"batch_size": 2, "steps": 1, "learning_rate": 1}
+    loss = {"kind": "rerank", "negatives": 0, "strangers": 3}
+    tree = {"name": "x", "model": {"path": "m"}, "data": [mbeir(data), captions(data), pairs(data)], "loss": loss, "training": training}
+    sources, _, _ = open_sources(recipes.parse(tree, "recipe"))
+    for source in sources:
+        answers = {did for index in range(len(source)) for did in source.example(index, 0).positives}
+        seen = set()
+        for index in range(len(source)):
+            example = source.example(index, 0)
+            assert example.strangers == source.example(index, 0).strangers and example.negatives == ()
+            assert len(example.strangers) <= 3 and not {item.id for item in example.strangers} & set(example.positives)
+            assert {item.id for item in example.strangers} <= answers
+            seen |= {item.id for item in example.strangers}
+        assert len(seen) > 1
+        assert any(source.example(index, 0).strangers != source.example(index, 1).strangers for index in range(len(source)))

@@ -19,6 +19,14 @@ class Pool(StrEnum):
     everything = "global"
 
 
+class Dtype(StrEnum):
+    """Precision of models."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 def evaluate(
     model: Annotated[str, typer.Option(help="Model folder or hub id.")],
     benchmark: Annotated[Path, typer.Option(help="Benchmark folder in the M-BEIR layout.")],
@@ -29,6 +37,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which queries.")] = "test",
     json: Annotated[Path | None, typer.Option(help="Write the result to this file, too.")] = None,
     work: Annotated[Path, typer.Option(help="Folder for the vectors, which a later run uses again.")] = Path("runs/eval"),
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the models.")] = Dtype.float32,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
     rerank: Annotated[str | None, typer.Option(help="Rerank the first results: folder or hub id of a reranker.")] = None,
     rerank_depth: Annotated[int | None, typer.Option(min=1, help="Results of each query to rerank. Default: 50.")] = None,
@@ -50,7 +59,7 @@ def evaluate(
     console.hush_transformers()
     names = [name.strip() for name in tasks.split(",") if name.strip()] if tasks is not None else None
     pools: list[PoolName] = [kind.value for kind in pool or Pool]
-    embedder = Embedder.load(model, batch_tokens=batch_tokens)
+    embedder = Embedder.load(model, dtype=dtype.value, batch_tokens=batch_tokens)
     plan = None
     if rerank is not None:
         from umr.evaluation.choosing import choose_weights as choose
@@ -59,7 +68,7 @@ def evaluate(
         from umr.models.reranker import Reranker
 
         known = Weights.load(weights) if weights is not None else None
-        reranker, depth = Reranker.load(rerank, batch_tokens=batch_tokens), rerank_depth or 50
+        reranker, depth = Reranker.load(rerank, dtype=dtype.value, batch_tokens=batch_tokens), rerank_depth or 50
         if choose_weights is not None:
             known = choose(embedder, reranker, benchmark, split, depth=depth, pools=pools, work_dir=work, tasks=names)
             known.save(choose_weights)

@@ -8,19 +8,13 @@ from typing import Annotated
 
 import typer
 
+from umr.cli.eval import Dtype
+
 
 class Metric(StrEnum):
     """What the scores of run files are."""
 
     cosine = "cosine"
-
-
-class Dtype(StrEnum):
-    """Precision of the model."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
 
 
 def mine(

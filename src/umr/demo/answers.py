@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umr.data.mbeir import MBeir, Pool
-from umr.evaluation.embeddings import Embeddings
+from umr.demo.search import Search
 from umr.items import Image, Item
-from umr.models.embedder import Embedder
-from umr.progress import progress, quiet
-from umr.store import exact_topk
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -23,39 +18,21 @@ ASKED = (("a text", "scenes_task0"), ("an image", "scenes_task3"), ("an image wi
 SHOWN = 3
 
 
-def three_answers(embedder: Embedder, world: Path, work_dir: Path) -> Group:
-    """Search with the first test query of three settings and draw the results for a terminal.
-
-    Args:
-        embedder: the trained model.
-        world: the benchmark.
-        work_dir: where its candidate vectors are kept.
-    """
+def three_answers(search: Search) -> Group:
+    """Search with the first test query of three settings and draw the results for a terminal."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
 
-    tree = MBeir(world)
-    embeddings = Embeddings(embedder, tree, work_dir)
     panels: list[RenderableType] = []
     for kind, name in ASKED:
-        setting = next(one for one in tree.settings("test") if one.name == name)
-        query, pool = tree.queries(setting, "test")[0], tree.pool(setting, "test")
-        with quiet(), progress("embedding") as bar:
-            store = embeddings.candidates(pool, bar)
-        vector_1D = embedder.encode([query.item], "query", query.instructions[0])
-        rows_1K, scores_1K = exact_topk(vector_1D, store, SHOWN)
+        answer = search.answer(name)
+        shown = answer.results[:SHOWN]
         table = Table.grid(padding=(0, 3))
-        table.add_row(picture(query.item), *(picture(pool.item(did)) for did in _ids(pool, rows_1K[0].tolist())))
-        marks = ["right" if did in query.positives else "" for did in _ids(pool, rows_1K[0].tolist())]
-        captions = [f"{score:.2f} {mark}" for score, mark in zip(scores_1K[0].tolist(), marks, strict=True)]
-        table.add_row(query.item.text or "(image)", *captions)
-        panels.append(Panel(table, title=f"{kind}: {query.instructions[0]}", title_align="left", expand=False))
+        table.add_row(picture(answer.query), *(picture(one.item) for one in shown))
+        table.add_row(answer.query.text or "(image)", *(f"{one.score:.2f} {'right' if one.right else ''}" for one in shown))
+        panels.append(Panel(table, title=f"{kind}: {answer.instruction}", title_align="left", expand=False))
     return Group(*panels)
-
-
-def _ids(pool: Pool, rows: list[int]) -> list[str]:
-    return [pool.ids[row] for row in rows]
 
 
 def picture(item: Item, width: int = 24) -> Text:

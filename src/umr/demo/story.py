@@ -1,150 +1,75 @@
-"""The demo's steps in order. Each is skipped when an earlier run has finished it, and goes on where that was interrupted.
+"""The demo: a pipeline (`pipeline.yaml`, beside this file) from random weights to recall with reranking, and its report.
 
-<out>/world/          the benchmark
-<out>/start/          a checkpoint with random weights
-<out>/<stage>/        training run, model inside
-<out>/vectors/        vectors of every stage
-<out>/report.json     scores of every stage
+<out>/stages/         the pipeline's folder: one folder a stage, as `umr run` leaves it
+<out>/report.json     scores of every stage that is measured
 <out>/report.html     the same to look at, with pictures
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from umr.data.world import Size, generate, iter_texts
 from umr.demo import answers, report
-from umr.evaluation import EvaluationResult, evaluate
+from umr.demo.chain import MEASURES, Chain
+from umr.demo.search import Search
 from umr.files import write_text
-from umr.models.embedder import Embedder
-from umr.models.tiny import make_checkpoint
-from umr.training import recipe as recipes
-from umr.training.run import train
+from umr.pipelines import Pipeline, load, run
+from umr.pipelines.report import POOLS
+from umr.pipelines.runner import finished
 
 Show = Callable[[object], None]
-STAGES = ("captions", "instructed")
-SIZE: Size = "tiny"
+PIPELINE = Path(__file__).with_name("pipeline.yaml")
+STAGES = "stages"
 
 
-@dataclass
-class Clock:
-    """Seconds of each step, kept across interruptions; a step that was done before keeps its time.
-
-    Attributes:
-        file: where they are kept.
-        seconds: by step.
-        done: steps that were finished.
-    """
-
-    file: Path
-    seconds: dict[str, float]
-    done: set[str]
-
-    @classmethod
-    def open(cls, file: Path) -> Clock:
-        """Read earlier times, if any."""
-        kept = json.loads(file.read_text()) if file.is_file() else {"seconds": {}, "done": []}
-        return cls(file, kept["seconds"], set(kept["done"]))
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step; an interrupted one adds up."""
-        started = time.monotonic()
-        try:
-            yield
-        except BaseException:
-            self._add(name, time.monotonic() - started)
-            raise
-        self._add(name, time.monotonic() - started)
-        self.done.add(name)
-        self._save()
-
-    def _add(self, name: str, seconds: float) -> None:
-        if name not in self.done:
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-            self._save()
-
-    def _save(self) -> None:
-        write_text(self.file, json.dumps({"seconds": self.seconds, "done": sorted(self.done)}, indent=1))
-
-
-def run_demo(out: Path, seed: int = 0, show: Show = lambda _: None, overrides: dict[str, list[str]] | None = None) -> dict[str, Any]:
-    """Run the demo, or what is missing of it.
+def run_demo(out: Path, seed: int = 0, show: Show = lambda _: None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run the demo, or what is missing of it; a finished stage is not repeated, an interrupted one goes on.
 
     Args:
-        out: folder for everything it makes.
+        out: folder for everything it makes. What another seed has left there is replaced.
         seed: of the data, the weights and the training.
         show: called with texts and rich tables as they become known.
-        overrides: changes to a stage's recipe, `{"captions": ["training.steps=10"]}`.
+        overrides: changes to the pipeline, as for `umr run`: `stages.captions.training.steps=10`.
 
     Returns:
         What `<out>/report.json` holds: scores of each stage in percent.
 
     Raises:
-        DataError, RecipeError: `out` holds a demo of another seed or something else.
+        RecipeError: a change that the pipeline does not take, or another process works in `out`.
+        UmrError: whatever a stage runs into.
     """
-    clock = Clock.open(out / "seconds.json")
-    world = out / "world"
-    with clock.step("world"):
-        generate(world, size=SIZE, seed=seed, workers=os.cpu_count() or 1)
-    with clock.step("start"):
-        if not (out / "start" / "config.json").is_file():
-            make_checkpoint("qwen3-vl", out / "start", iter_texts(world), "tiny", seed)
-    results = {"untrained": _measure(out, "untrained", out / "start", clock, show)}
-    logs = {}
-    for stage in STAGES:
-        with clock.step(f"train {stage}"):
-            model = train(_recipe(stage, out, seed, (overrides or {}).get(stage, [])), out=out / stage)
-        results[stage] = _measure(out, stage, model, clock, show)
-        logs[stage] = [json.loads(line) for line in (out / stage / "log.jsonl").read_text().splitlines()]
-    content = _content(results, clock, seed)
+    pipeline = load(PIPELINE, [f"seed={seed}", *overrides], out / STAGES)
+    teller = _Teller(pipeline, show)
+    chain = Chain(pipeline, run(pipeline, show=teller.begins))
+    teller.ended()
+    content, search = chain.content(seed), Search(chain)
     write_text(out / "report.json", json.dumps(content, indent=1) + "\n")
-    write_text(out / "report.html", report.html(content, results, logs, world))
+    write_text(out / "report.html", report.html(content, chain, search, out))
     show(report.summary(content))
-    show(answers.three_answers(Embedder.load(out / STAGES[-1] / "model"), world, out / "vectors"))
-    show(f"{out / 'report.html'}: tables, curves and pictures; {sum(clock.seconds.values()):.0f} s in all")
+    show(answers.three_answers(search))
+    show(f"{out / 'report.html'}: tables, curves and pictures; {content['seconds']:.0f} s in all")
     return content
 
 
-def _recipe(stage: str, out: Path, seed: int, overrides: list[str]) -> recipes.Recipe:
-    text = files("umr.demo").joinpath(f"{stage}.yaml").read_text("utf-8")
-    tree: Any = recipes.read(text, f"{stage}.yaml", [f"training.seed={seed}", *overrides])
-    tree["model"]["path"] = tree["model"]["path"].replace("demo/", f"{out}/", 1)
-    for section in tree["data"]:
-        section["path"] = section["path"].replace("demo/", f"{out}/", 1)
-    return recipes.parse(tree, f"{stage}.yaml")
+class _Teller:
+    """Says what happens to each stage, and after a stage that measures what it has found."""
 
+    def __init__(self, pipeline: Pipeline, show: Show) -> None:
+        self._pipeline, self._show, self._stage = pipeline, show, ""
 
-def _measure(out: Path, name: str, model: Path, clock: Clock, show: Show) -> EvaluationResult:
-    with clock.step(f"evaluate {name}"):
-        result = evaluate(Embedder.load(model), out / "world", work_dir=out / "vectors")
-        write_text(out / f"evaluation-{name}.json", result.to_json())
-    averages = {pool: values["hit@5"] for pool, values in result.averages.items()}
-    show(f"{name}: hit@5 of test queries {averages['local']:.1f} on local pools, {averages['global']:.1f} on the global pool")
-    return result
+    def begins(self, line: str) -> None:
+        """A line about the stage whose turn it is, `name: what and why`."""
+        self.ended()
+        self._stage = line.partition(":")[0]
+        self._show(line)
 
-
-def _content(results: dict[str, EvaluationResult], clock: Clock, seed: int) -> dict[str, Any]:
-    stages = []
-    for name, result in results.items():
-        tasks = {pool: {one.setting: _scores(one.pools[pool]) for one in result.settings} for pool in ("local", "global")}
-        seconds = clock.seconds.get(f"train {name}", 0.0) + clock.seconds[f"evaluate {name}"]
-        averages = {f"{pool}_average": round(result.averages[pool]["hit@5"], 2) for pool in ("local", "global")}
-        stages.append({"name": name, **tasks, **averages, "seconds": round(seconds, 1)})
-    cores = os.cpu_count() or 1
-    machine = f"{cores} CPU cores, {platform.machine()}, Python {platform.python_version()}"
-    return {"seconds": round(sum(clock.seconds.values()), 1), "machine": machine, "seed": seed, "stages": stages}
-
-
-def _scores(pool: Any) -> dict[str, float]:
-    scores = {name: round(value, 2) for name, value in pool.metrics.items()}
-    return {"hit@5": scores.pop("hit@5"), **scores, "chance hit@5": round(pool.chance["hit@5"], 2), "pool size": pool.size}
+    def ended(self) -> None:
+        """The stage before is done."""
+        done = finished(self._pipeline).get(self._stage)
+        if done is not None and done.kind == "eval":
+            local, everything = (f"{done.metrics[f'{pool} hit@5']:.1f}" for pool in POOLS)
+            name = self._stage.removeprefix(MEASURES)
+            self._show(f"{name}: hit@5 of test queries {local} on local pools, {everything} on the global pool")

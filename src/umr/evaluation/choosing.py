@@ -11,11 +11,11 @@ import numpy as np
 from umr.data.mbeir import MBeir
 from umr.errors import RecipeError
 from umr.evaluation.declarations import METRICS, main_metric
-from umr.evaluation.embeddings import Wording
 from umr.evaluation.mbeir import POOLS, PoolName, evaluate
 from umr.evaluation.metrics import Judged, Qrels, judge
 from umr.evaluation.rerank import Reranked, Reranking
 from umr.evaluation.weights import Point, Weights
+from umr.evaluation.wording import Wording
 from umr.mining.fill import PairScorer
 from umr.protocols import Encoder
 

@@ -15,23 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from umr.data.fingerprint import fingerprint
-from umr.data.instructions import choose
 from umr.data.mbeir import MBeir, Pool, Queries, Setting
+from umr.evaluation.wording import Wording, instruction_of
 from umr.items import Item, Side, Text
 from umr.progress import Bar
 from umr.protocols import Encoder
 from umr.store import VectorStore, embed_into, locate
 from umr.store.embedding import Fetch
 
-Wording: TypeAlias = Literal["first", "seeded"]
-
-SEED = 2023  # of UniIR's evaluation; the draw itself is ours
 _SAMPLED_MEDIA = 256
 
 
@@ -78,9 +74,8 @@ class Embeddings:
     def _queries(
         self, name: str, queries: Queries, places_Q: npt.NDArray[np.int64], wording: Wording, bar: Bar, *more: str
     ) -> QueryVectors:
-        seed = None if wording == "first" else SEED
         asked = (queries[int(place)] for place in places_Q)
-        known = [(query.qid, query.target_modality, choose(query.instructions, query.qid, seed)) for query in asked]
+        known = [(query.qid, query.target_modality, instruction_of(query, wording)) for query in asked]
         qids, targets, instructions = zip(*known, strict=True)
         fetch = partial(_query_items, queries, places_Q)
         source = self._source([index.path for index in queries.indexes], len(qids), fetch, repr(instructions), *more)

@@ -18,10 +18,11 @@ import pyarrow as pa
 from umr.data.mbeir import MBeir, Pool, Queries, Setting
 from umr.errors import DataError, RecipeError
 from umr.evaluation.declarations import METRICS, MIN_DEPTH, main_metric
-from umr.evaluation.embeddings import Embeddings, QueryVectors, Wording
+from umr.evaluation.embeddings import Embeddings, QueryVectors
 from umr.evaluation.metrics import Qrels, expected_hit_at, judge
 from umr.evaluation.rerank import Reranking, RerankReport, Search, ask, report
 from umr.evaluation.result import EvaluationResult, PoolResult, Run, SettingResult
+from umr.evaluation.wording import Wording, check_wording
 from umr.progress import Bar, progress
 from umr.protocols import Encoder, query_text_of
 from umr.store import VectorStore, VectorView, exact_topk
@@ -52,7 +53,7 @@ def evaluate(
         tasks: names of settings such as `"cirr_task7"`; all by default.
         split: `"test"` or `"val"`.
         work_dir: folder where vectors, and the reranker's probabilities, are kept for the next evaluation; by default a temporary one.
-        instruction: `"first"` wording of each instruction, or a `"seeded"` draw for each query.
+        instruction: `"first"` wording of each instruction, a `"seeded"` draw for each query, or `"none"`.
         depth: results a query, at least 10; MRR looks this far.
         rerank: order the first results anew by cosine + weight * P(Yes); see `umr.evaluation.rerank`.
 
@@ -274,8 +275,7 @@ def _settings(benchmark: MBeir, split: str, tasks: Sequence[str] | None) -> tupl
 def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int, rerank: Reranking | None) -> None:
     if not pools or set(pools) - set(POOLS):
         raise RecipeError(f"pools must be some of {', '.join(POOLS)}, not {', '.join(pools) or 'none'}")
-    if instruction not in ("first", "seeded"):
-        raise RecipeError(f"instruction must be 'first' or 'seeded', not {instruction!r}")
+    check_wording(instruction)
     if depth < MIN_DEPTH:
         raise RecipeError(f"depth must be at least {MIN_DEPTH}, not {depth}: hit@10 and ndcg@10 look that far")
     if rerank is not None and rerank.depth > depth:

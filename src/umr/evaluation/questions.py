@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from umr.data.instructions import choose
 from umr.data.mbeir import MBeir
 from umr.data.mbeir_queries import MBeirQuery
-from umr.evaluation.embeddings import SEED, Wording
+from umr.evaluation.wording import Wording, instruction_of
 from umr.items import Item
 from umr.mining.fill import Asked
 
 
 def asked(query: MBeirQuery, positives: tuple[str, ...], wording: Wording) -> Asked:
     """A query with the instruction that the retriever saw."""
-    return Asked(query.item, choose(query.instructions, query.qid, None if wording == "first" else SEED), positives)
+    return Asked(query.item, instruction_of(query, wording), positives)
 
 
 def questions(benchmark: MBeir, setting: str, split: str, wording: Wording) -> Callable[[str], Asked]:

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from umr.data.mbeir import MBeir
 from umr.errors import RecipeError, StoreError
 from umr.evaluation.declarations import METRICS, main_metric
-from umr.evaluation.embeddings import Wording
 from umr.evaluation.metrics import Qrels, judge
 from umr.evaluation.questions import candidates, questions
 from umr.evaluation.result import Run
 from umr.evaluation.weights import Weights
+from umr.evaluation.wording import Wording
 from umr.mining.fill import PairScorer, Place, fill
 from umr.mining.scores_files import AGAIN
 from umr.mining.scores_writer import Origin, ScoreWriter

@@ -99,7 +99,7 @@ class EvaluationResult:
         dimension: of its vectors.
         data: fingerprint of the data evaluated on.
         split: `"test"`, `"val"` or `"train"`.
-        instruction: `"first"` or `"seeded"`.
+        instruction: `"first"`, `"seeded"` or `"none"`.
         depth: results a query that were ranked.
         settings: in the benchmark's order.
         left_out: records not evaluated because they were unusable, counted by kind.

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from umr.data.mbeir import MBeir
 from umr.errors import DataError, RecipeError
-from umr.evaluation.embeddings import Embeddings, QueryVectors, Wording
+from umr.evaluation.embeddings import Embeddings, QueryVectors
 from umr.evaluation.result import Run
+from umr.evaluation.wording import Wording
 from umr.mining.queries import Group, drawn, training_groups
 from umr.progress import progress
 from umr.protocols import Encoder, query_text_of
@@ -96,7 +97,7 @@ def recall(
         depth: results a query.
         fraction: share of each setting's queries, drawn by a hash of qid and `seed`.
         seed: of that draw.
-        instruction: `"first"` wording of each instruction, or a `"seeded"` draw by qid (`umr.evaluation.embeddings.SEED`).
+        instruction: `"first"` wording of each instruction, or a `"seeded"` draw by qid (`umr.evaluation.wording.SEED`).
 
     Raises:
         DataError: unusable data, an unknown setting, or a pool without candidates.

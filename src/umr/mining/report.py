@@ -40,11 +40,11 @@ def html(about: Mapping[str, Any], summary: Summary, groups: Sequence[Group], so
         f"<p>{escape('; '.join(f'{key}: {value}' for key, value in about['settings'].items()))}</p>",
         "<h2>Scores</h2><p>Left: the best positive of each query, candidates that a filter dropped, and candidates kept. "
         "Kept ones to the right of most positives are likely to be right answers that nobody marked.</p>",
-        _histograms(summary),
+        histograms(summary),
         "<h2>Queries by setting</h2>",
         _queries(summary),
         "<h2>Reasons by setting</h2><p>Candidates, and their share of the setting's in percent.</p>",
-        _reasons(summary),
+        reasons(summary),
         "<h2>Kept candidates by modality and pool</h2>",
         _modalities(summary),
         f"<h2>The likeliest false negatives</h2><p>Kept candidates, at most one a query, by {short}: query, positive, candidate.</p>",
@@ -71,7 +71,8 @@ def _queries(summary: Summary) -> str:
     return _table(("setting", "queries", "with negatives", "negatives a query", "positive without score"), rows)
 
 
-def _reasons(summary: Summary) -> str:
+def reasons(summary: Summary) -> str:
+    """A table of reasons by setting: candidates, and their share in percent."""
     by_setting: Counter[tuple[str, str]] = Counter()
     for (setting, _, _, reason), count in summary.counts.items():
         by_setting[setting, reason] += count
@@ -99,7 +100,8 @@ def _modalities(summary: Summary) -> str:
     return _table(("modality", *(f"{pool}, % of all" for pool in pools)), rows)
 
 
-def _histograms(summary: Summary) -> str:
+def histograms(summary: Summary) -> str:
+    """Scores of positives, dropped and kept candidates, and candidates by reason: one plot."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -94,6 +94,11 @@ class ScoreTable:
         return list(self._setting_names)
 
     @property
+    def data(self) -> str:
+        """Fingerprint of what was scored."""
+        return self._manifest.data
+
+    @property
     def split(self) -> str:
         """Which queries were scored: `"train"`, `"val"` or `"test"`."""
         return self._manifest.split

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from umr.data.mbeir import MBeir, Pool
-from umr.errors import RecipeError
-from umr.evaluation.embeddings import Wording
 from umr.evaluation.questions import asked, candidates, questions
+from umr.evaluation.wording import Wording
 from umr.mining.fill import Asked, PairScorer, Place, fill
 from umr.mining.queries import Group, training_data, training_groups
 from umr.mining.recall import Found, recall
 from umr.mining.scores_writer import Origin, ScoreWriter
+from umr.mining.settings import checked
 from umr.progress import progress
 from umr.protocols import Encoder, query_text_of
 
@@ -58,15 +58,7 @@ class ScoreSettings(BaseModel):
 
 def parse(values: Mapping[str, Any], where: str = "scoring") -> ScoreSettings:
     """Check settings given as plain data. Raises `RecipeError` naming the first bad key."""
-    try:
-        return ScoreSettings.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(f"{where}: unknown key {key!r}; remove it or correct its name") from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"{where}: {key + ': ' if key else ''}{message}") from error
+    return checked(ScoreSettings, values, where)
 
 
 def score(

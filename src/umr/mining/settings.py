@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from umr.errors import RecipeError
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class MineSettings(BaseModel):
@@ -82,8 +84,13 @@ class MineSettings(BaseModel):
 
 def parse(values: Mapping[str, Any], where: str = "mining") -> MineSettings:
     """Check settings given as plain data. Raises `RecipeError` naming the first bad key."""
+    return checked(MineSettings, values, where)
+
+
+def checked(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
+    """Settings of any kind from plain data. Raises `RecipeError` naming the first bad key."""
     try:
-        return MineSettings.model_validate(dict(values))
+        return kind.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from umr.data.fingerprint import fingerprint
-from umr.data.instructions import choose
 from umr.data.mbeir import MBeir
 from umr.errors import DataError
-from umr.evaluation.embeddings import SEED, Embeddings, Wording
+from umr.evaluation.embeddings import Embeddings
+from umr.evaluation.wording import Wording, instruction_of
 from umr.mining.filters import GLOBAL, LOCAL, Lists, contains, merge
 from umr.mining.queries import Group, Ragged
 from umr.mining.recall import ask_training
@@ -92,7 +92,7 @@ class RunSource:
     def __init__(self, runs: Sequence[RunFile], benchmark: MBeir, groups: Sequence[Group], wording: Wording) -> None:
         self.metric: str = runs[0].metric or "rank"
         self._runs, self._groups, self._pool = runs, groups, benchmark.train_pool()
-        self._seed = None if wording == "first" else SEED
+        self._wording = wording
         self.columns = PoolColumns(self._pool)
 
     def lists(self, group: int, start: int, stop: int) -> Lists:
@@ -109,7 +109,7 @@ class RunSource:
     def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
         """Chosen as for a model."""
         asked = (self._groups[group].query(index) for index in range(start, min(stop, len(self._groups[group].qids))))
-        return [choose(query.instructions, query.qid, self._seed) for query in asked]
+        return [instruction_of(query, self._wording) for query in asked]
 
 
 def in_runs(runs: Sequence[RunFile], groups: Sequence[Group]) -> tuple[list[Group], int]:

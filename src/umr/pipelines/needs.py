@@ -75,7 +75,9 @@ def needs_of(kind: str, config: dict[str, Any]) -> tuple[Need, ...]:
         return tuple(_of_recipe(config["recipe"]))
     settings = config.get("settings") or {}  # of mining and scoring
     split = config.get("split") or settings.get("split") or "train"
-    names, pools = config.get("tasks") or settings.get("settings"), tuple(config.get("pools") or ("local", "global"))
+    # Mining and scoring read every training file, whichever settings they are for: right answers may stand in any of them.
+    names = config.get("tasks") or (None if split == "train" else settings.get("settings"))
+    pools = tuple(config.get("pools") or ("local", "global"))
     used = ((split,), None if names is None else tuple(names), pools, config.get("on_error") == "skip")
     return tuple(Need(key, value, role, *used) if role == "benchmark" else Need(key, value, role) for key, value, role in _texts(config))
 
@@ -89,7 +91,7 @@ def _of_recipe(recipe: dict[str, Any]) -> Iterator[Need]:
         if references(path):
             continue
         if section["kind"] in ("mbeir", "scored"):
-            settings = section.get("settings")
+            settings = section.get("settings") if section["kind"] == "mbeir" else None  # scored lists are of tasks, not of files
             skips = section.get("on_error") == "skip"
             yield Need(key, path, "benchmark", ("train",), None if settings is None else tuple(settings), ("global",), skips)
         else:

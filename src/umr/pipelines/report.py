@@ -5,24 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umr.files import write_text
+from umr.gallery import page
 from umr.pipelines.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 POOLS = ("local", "global")
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1a1a1a;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}tr.average{font-weight:600}img.plot{max-width:100%}
-@media(prefers-color-scheme:dark){body{background:#16181b;color:#e6e6e6}th,td{border-color:#444}img.plot{background:#fff}}
-"""
 
 
 def write(name: str, folder: Path, manifests: Mapping[str, Manifest]) -> None:
@@ -74,13 +69,7 @@ def _html(content: dict[str, Any]) -> str:
             parts.append(f"<h2>{pool.capitalize()} pools</h2>{_by_setting(measured, pool)}")
     rows = "".join(f"<tr><td>{escape(s['name'])}</td><td>{s['kind']}</td><td>{s['seconds']:.0f}</td></tr>" for s in content["stages"])
     parts.append(f"<h2>Stages</h2><table><tr><th>stage</th><th>kind</th><th>seconds</th></tr>{rows}</table>")
-    return page(content["name"], "".join(parts))
-
-
-def page(title: str, body: str) -> str:
-    """A self-contained HTML page."""
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(title)}</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>\n"
+    return page(content["name"], parts)
 
 
 def _by_setting(measured: list[dict[str, Any]], pool: str) -> str:
@@ -99,15 +88,24 @@ def _plot(measured: list[dict[str, Any]]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6, 1.3 * len(measured)), 4), layout="constrained")
-    axes = figure.subplots()
-    for pool, marker in (("local", "o-"), ("global", "s--")):
-        shown = [stage for stage in measured if pool in stage["metrics"]]
-        axes.plot([stage["name"] for stage in shown], [stage["metrics"][pool] for stage in shown], marker, label=f"{pool} pools")
+    draw_averages(figure.subplots(), [(stage["name"], stage["metrics"]) for stage in measured])
+    return data_uri(figure)
+
+
+def draw_averages(axes: Any, stages: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+    """Draw averages over the names of stages, a line for each pool.
+
+    Args:
+        axes: matplotlib's.
+        stages: names, each with its averages in percent by pool.
+    """
+    for pool, marker in zip(POOLS, ("o-", "s--"), strict=True):
+        shown = [(name, averages[pool]) for name, averages in stages if pool in averages]
+        axes.plot([name for name, _ in shown], [average for _, average in shown], marker, label=f"{pool} pools")
     axes.set(ylabel="average, %", title="After each stage")
     axes.tick_params(axis="x", rotation=30)
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
-    return data_uri(figure)
 
 
 def data_uri(figure: Any) -> str:

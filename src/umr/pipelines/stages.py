@@ -128,7 +128,7 @@ class EvalStage(_Stage):
     pools: Pools = ["local", "global"]
     tasks: list[str] | None = None
     split: Literal["val", "test"] = "test"
-    instruction: Literal["first", "seeded"] = "first"
+    instruction: Literal["first", "seeded", "none"] = "first"
     depth: int = Field(50, ge=10)
     on_error: Literal["fail", "skip"] = "fail"
     dtype: Dtype = "float32"
@@ -241,7 +241,7 @@ class FuseStage(_Stage):
     depth: int = Field(50, ge=1)
     pools: Pools = ["local", "global"]
     tasks: list[str] | None = None
-    instruction: Literal["first", "seeded"] = "first"
+    instruction: Literal["first", "seeded", "none"] = "first"
     on_error: Literal["fail", "skip"] = "fail"
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = None

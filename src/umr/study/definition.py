@@ -38,6 +38,8 @@ class _Document(BaseModel):
     folder: str | None = None
     seeds: list[int] = Field(min_length=1)
     metric: Literal["local", "global"] = "local"
+    stages: list[dict[str, Any]] = Field(default_factory=list)
+    """Stages for comparison that follow the pipeline's own."""
     tables: list[_Table] = Field(min_length=1)
 
 
@@ -116,6 +118,7 @@ def load(path: Path, out: Path | None = None) -> Study:
     base = read_yaml(file, "pipeline")
     if not isinstance(base.get("variables"), dict) or SEED not in base["variables"]:
         raise Mistakes([f"{file}: variables: a study sets the variable {SEED!r}, which the pipeline does not have"])
+    base["stages"] = [*base.get("stages", []), *document.stages]
     mistakes: list[str] = []
     tables = tuple(_table(one, document.seeds, base, file, f"{path}: tables.{one.name}", mistakes) for one in document.tables)
     if mistakes:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from umr.files import write_bytes, write_text
-from umr.pipelines.report import POOLS, data_uri, page
+from umr.gallery import page
+from umr.pipelines.report import POOLS, data_uri
 from umr.study.definition import Study, Table, Variant
 from umr.study.nodes import Matrix, Node
 from umr.study.statistics import DRAWS, estimate, sign_flip
@@ -45,7 +46,7 @@ def write(study: Study, whole: Matrix) -> dict[str, Any]:
             html.append("<p>No finished run yet.</p>")
     write_text(study.folder / "report.json", json.dumps(content, indent=1) + "\n")
     write_text(study.folder / "report.md", "\n\n".join(markdown) + "\n")
-    write_text(study.folder / "report.html", page(study.name, "".join(html)))
+    write_text(study.folder / "report.html", page(study.name, html))
     return content
 
 

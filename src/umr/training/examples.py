@@ -25,6 +25,7 @@ class Example:
         negatives: wrong answers, ids alike.
         positives: ids of all known right answers: none of them is used as a negative.
         space: what the ids are unique in: two data sets may both have a candidate 17.
+        strangers: answers to other queries, drawn at random: easy wrong answers.
     """
 
     query: Item
@@ -33,6 +34,11 @@ class Example:
     negatives: tuple[Item, ...]
     positives: tuple[str, ...]
     space: str = ""
+    strangers: tuple[Item, ...] = ()
+
+    def wrong(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
+        """The items without what is right after all: known positives, and copies of the positive under another id."""
+        return tuple(item for item in items if item.id not in self.positives and item.digest != self.positive.digest)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class RetrieverLearner:
         engine = self._embedder.engine
         if not isinstance(engine, RenderedEngine):
             raise RecipeError("model.path: a foreign SentenceTransformer is trained with sentence-transformers itself")
-        self._engine = engine
+        self._engine, self._training = engine, recipe.training
         self.started_from, self.encoder = self._embedder.fingerprint, self._embedder
         engine.model.network = _prepare(engine.model.network, recipe.training)
         stated = "temperature" in recipe.loss.model_fields_set
@@ -90,7 +90,7 @@ class RetrieverLearner:
     def save(self, folder: Path) -> tuple[str, list[str]]:
         """Write the model with its temperature."""
         model = self._engine.model
-        model.network = _finished(model.network)
+        model.network = _finished(model.network, self._training)
         model.eval()
         model.settings = replace(model.settings, temperature=round(float(self.module.temperature().detach()), 6))
         reasons = self._embedder.save(folder)
@@ -110,7 +110,7 @@ class RerankerLearner:
         engine = self._reranker.engine
         if not isinstance(engine, RerankEngine):
             raise RecipeError("model.path: a foreign CrossEncoder is trained with sentence-transformers itself")
-        self._engine = engine
+        self._engine, self._training = engine, recipe.training
         self.started_from = self._reranker.fingerprint
         engine.model.network = _prepare(engine.model.network, recipe.training)
         self.module = engine.model
@@ -122,14 +122,17 @@ class RerankerLearner:
 
     def save(self, folder: Path) -> tuple[str, list[str]]:
         """Write the model."""
-        self._engine.model.network = _finished(self._engine.model.network)
+        self._engine.model.network = _finished(self._engine.model.network, self._training)
         self._engine.model.eval()
         reasons = self._reranker.save(folder)
         return self._reranker.fingerprint, reasons
 
 
 def _given(section: ModelSection) -> dict[str, Any]:
-    return section.model_dump(exclude={"path"})
+    given = section.model_dump(exclude={"path"})
+    if section.template is not None and section.template.endswith(".json"):
+        given["template"] = Path(section.template)
+    return given
 
 
 def _prepare(network: Any, training: TrainingSection) -> Any:
@@ -145,9 +148,9 @@ def _prepare(network: Any, training: TrainingSection) -> Any:
     return network
 
 
-def _finished(network: Any) -> Any:
+def _finished(network: Any, training: TrainingSection) -> Any:
     """Merge adapters, and undo what was for training only."""
     network = parts.merge_lora(network)
-    if getattr(network, "is_gradient_checkpointing", False):
+    if training.gradient_checkpointing:
         network.gradient_checkpointing_disable()
     return network

@@ -59,7 +59,7 @@ def build_own(examples: Sequence[Example], renderer: Renderer) -> ListBatch:
     """Render a batch of queries, each with its positive and its own negatives."""
     rows = RowSet()
     query_B = [rows.place(example.query, example.instruction) for example in examples]
-    lists = [[rows.place(item, None) for item in (example.positive, *example.negatives)] for example in examples]
+    lists = [[rows.place(item, None) for item in (example.positive, *example.wrong(example.negatives))] for example in examples]
     return ListBatch(rows.render(renderer), torch.tensor(query_B), _padded(lists, max(map(len, lists))))
 
 

@@ -141,7 +141,7 @@ class Reranking:
 
     def build(self, examples: Sequence[Example]) -> questions.QuestionBatch:
         """See `umr.training.questions.build`."""
-        return questions.build(examples, self.renderer, self.loss.negatives, self.loss.choices, self.training.seed)
+        return questions.build(examples, self.renderer, self.loss, self.training.seed)
 
     def backward(self, module: RerankModel, batch: questions.QuestionBatch, precision: Precision) -> torch.Tensor:
         """One step, chunk by chunk."""

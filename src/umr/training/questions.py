@@ -11,6 +11,7 @@ from umr.losses.answers import Questions
 from umr.rendering.pairs import Pair, PairRenderer
 from umr.rendering.renderer import Rendered
 from umr.training.examples import Example, draw
+from umr.training.recipe_sections import RerankSection
 
 YES, NO, FIRST_CHOICE = 0, 1, 2
 """Places among `umr.models.reranker.ANSWERS`."""
@@ -24,31 +25,32 @@ class QuestionBatch:
     questions: Questions
 
 
-def build(examples: Sequence[Example], renderer: PairRenderer, negatives: int, choices: int, seed: int) -> QuestionBatch:
+def build(examples: Sequence[Example], renderer: PairRenderer, loss: RerankSection, seed: int) -> QuestionBatch:
     """Render the questions of B queries.
 
     Every query weighs the same, and so do its positive and all its negatives together, so that P(Yes) = 1/2 stays even odds whatever
     the number of negatives. A query without negatives gives its positive alone, at half weight.
 
     Args:
-        examples: queries; those with too few negatives ask less.
+        examples: queries; those with too few negatives ask less. A choice takes negatives of its own, after those asked about alone.
         renderer: of the model in training.
-        negatives: wrong candidates a query.
-        choices: candidates of a listwise question; 0 for none. It takes negatives of its own, after those asked about alone.
-        seed: of the places of the right candidates.
+        loss: what is asked.
+        seed: of the places of the right candidates in choices.
     """
     pairs: list[Pair] = []
     asked: list[tuple[int, int, int, float]] = []
     listwise: list[Rendered] = []
     chosen: list[tuple[int, int, int, float]] = []
     for example in examples:
-        wrong, others = example.negatives[:negatives], example.negatives[negatives : negatives + choices - 1]
-        if negatives:
+        known = example.wrong(example.negatives)
+        wrong = [*known[: loss.negatives], *example.wrong(example.strangers)]
+        rest = known[loss.negatives : loss.negatives + loss.choices - 1]
+        if loss.negatives or loss.strangers:
             pairs += [Pair(example.query, example.instruction, item) for item in (example.positive, *wrong)]
             asked += [(YES, YES, 2, 0.5), *((NO, YES, 2, 0.5 / len(wrong)) for _ in wrong)]
-        if choices and others:
-            right = draw(seed, f"{example.query.id or example.query.digest}/{example.positive.id}/{others[0].id}", len(others) + 1)
-            shown = [*others[:right], example.positive, *others[right:]]
+        if loss.choices and rest:
+            right = draw(seed, f"{example.query.id or example.query.digest}/{example.positive.id}/{rest[0].id}", len(rest) + 1)
+            shown = [*rest[:right], example.positive, *rest[right:]]
             listwise.append(renderer.render_choices(example.query, example.instruction, shown))
             chosen.append((FIRST_CHOICE + right, FIRST_CHOICE, len(shown), 1.0))
     answer, first, count, weight = zip(*asked, *chosen, strict=True) if asked or chosen else ((), (), (), ())

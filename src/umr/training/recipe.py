@@ -58,6 +58,8 @@ class Recipe(Section):
                 raise ValueError("loss.negatives has no effect: caption data holds no hard negatives")
             if not self.loss.in_batch and (not self.loss.negatives or self.loss.both_ways):
                 raise ValueError("loss.in_batch=false needs loss.negatives above 0 and loss.both_ways=false")
+            if not self.loss.in_batch and not self.loss.mask_false_negatives:
+                raise ValueError("loss.mask_false_negatives has no effect with loss.in_batch=false; leave it out")
         return self
 
     def _check_reranker(self, loss: RerankSection) -> None:
@@ -65,8 +67,8 @@ class Recipe(Section):
             raise ValueError(f"model.{idle[0]} has no effect on a reranker, which reads its answer off the last token; leave it out")
         if not self.training.gradient_cache:
             raise ValueError("training.gradient_cache has no effect on a reranker, whose loss falls apart by rows; leave it out")
-        if {section.kind for section in self.data} == {"captions"}:
-            raise ValueError("data: a reranker needs wrong candidates, and caption data holds none")
+        if not loss.strangers and any(section.kind == "captions" for section in self.data):
+            raise ValueError("data: a reranker needs wrong candidates, and caption data holds none; set loss.strangers")
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:

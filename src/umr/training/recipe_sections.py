@@ -21,6 +21,7 @@ class ModelSection(Section):
 
     path: str
     template: str | None = None
+    """Name of a built-in, or a file whose name ends in .json."""
     attention: Literal["bidirectional", "causal"] | None = None
     positions: Literal["mrope", "flat"] | None = None
     pooling: Literal["mean", "last", "token_before_emb"] | None = None
@@ -123,7 +124,10 @@ class RerankSection(Section):
 
     kind: Literal["rerank"]
     negatives: int = Field(1, ge=0)
-    """Wrong candidates a query, drawn anew each epoch; 0 trains on choices alone."""
+    """Wrong candidates a query from the data, drawn anew each epoch."""
+    strangers: int = Field(0, ge=0)
+    """Further wrong candidates a query: answers to other queries of its setting, drawn at random. They are easy, which a model needs
+    that starts from nothing (docs/decisions.md)."""
     choices: int = Field(0, ge=0, le=5)
     """Candidates of a listwise question, one of them right; 0 for none."""
 
@@ -131,8 +135,8 @@ class RerankSection(Section):
     def _check(self) -> RerankSection:
         if self.choices == 1:
             raise ValueError("loss.choices=1 leaves nothing to choose from; use 2 to 5, or 0 for none")
-        if not self.negatives and not self.choices:
-            raise ValueError("loss.negatives=0 and loss.choices=0 leave nothing to learn; set one of them")
+        if not self.negatives and not self.strangers and not self.choices:
+            raise ValueError("loss.negatives=0, loss.strangers=0 and loss.choices=0 leave nothing to learn; set one of them")
         return self
 
 

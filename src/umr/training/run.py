@@ -3,6 +3,7 @@
 <out>/recipe.yaml     the recipe, every default written out
 <out>/run.json        versions, fingerprints of data and models, seed, machine, time, throughput, final loss
 <out>/log.jsonl       loss, learning rate, temperature by step
+<out>/begun.json      while it runs: fingerprints of data and model that a later start must find again
 <out>/model/          the trained model; its existence means that the run is done
 <out>/checkpoint-*/   while it runs
 """
@@ -37,6 +38,7 @@ from umr.training.recipe import Recipe
 from umr.training.sources import open_sources
 from umr.training.trainer import StageTrainer, last_checkpoint, remove_interrupted_checkpoints
 
+BEGUN = "begun.json"
 PACKAGES = ("torch", "transformers", "sentence-transformers", "peft", "accelerate", "numpy", "pillow")
 
 
@@ -110,11 +112,23 @@ def _run(recipe: Recipe, out: Path) -> None:
         remove_interrupted_checkpoints(out)
     barrier()
     checkpoint = last_checkpoint(out)
+    _note_start(out, {**data, "model": learner.started_from}, resumed=checkpoint is not None)
     with quiet() if rank() else nullcontext(), progress(f"training {recipe.name}", total=plan.steps, unit="steps") as bar:
         trainer.add_callback(_Reporter(out, learner, bar))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if rank() == 0:
         _finish(trainer, learner, out, record, started)
+
+
+def _note_start(out: Path, found: dict[str, str], resumed: bool) -> None:
+    """Write down what a run begins with, or make sure that it goes on with that: the recipe holds paths, and files change under them."""
+    file = out / BEGUN
+    if resumed and file.is_file():
+        before: dict[str, str] = json.loads(file.read_text("utf-8"))
+        if changed := sorted(name for name in before | found if before.get(name) != found.get(name)):
+            raise RecipeError(f"{out}: {changed[0]} is not what this run began with; --restart begins anew with what is there now")
+    elif rank() == 0:
+        write_text(file, json.dumps(found, indent=2) + "\n")
 
 
 def _plan(recipe: Recipe, sources: list[Any], weights: list[float]) -> Plan:
@@ -219,5 +233,6 @@ def _finish(trainer: StageTrainer, learner: Learner, out: Path, record: dict[str
         "not_for_plain_sentence_transformers": reasons,
     }
     write_text(out / "run.json", json.dumps(record, indent=2) + "\n")
+    (out / BEGUN).unlink(missing_ok=True)
     for folder in out.glob("checkpoint-*"):
         shutil.rmtree(folder)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from umr.data.fingerprint import fingerprint
 from umr.data.instructions import choose
 from umr.data.mbeir import MBeir, Pool, Queries
 from umr.errors import RecipeError
-from umr.progress import progress
+from umr.losses.gathered import barrier, rank
+from umr.progress import progress, quiet
 from umr.protocols import query_text_of
 from umr.training.examples import ListExample
 from umr.training.recipe import Recipe
@@ -84,11 +87,14 @@ def open_scored(section: ScoredSection, recipe: Recipe, encoder: Encoder | None)
         DataError: missing or malformed files.
         RecipeError: a setting without lists, or a file of weights that cannot be used.
     """
+    from umr.mining.queries import training_data
     from umr.mining.scores import ScoreTable
 
     assert isinstance(recipe.loss, DistillationSection)
     tree = MBeir(Path(section.path), section.on_error, "separate" if section.instructions == "none" else query_text_of(encoder))
-    table = ScoreTable(Path(section.scores), section.revision)
+    table, data = ScoreTable(Path(section.scores), section.revision), training_data(tree)
+    if table.split != "train" or table.data != data:
+        raise RecipeError(f"data: {section.scores} holds scores of other data than the training queries of {section.path}; score those")
     chosen = table.settings if section.settings is None else section.settings
     if unknown := [name for name in [*chosen, *section.weights] if name not in table.settings]:
         raise RecipeError(f"data: {section.scores} has no lists of {unknown[0]!r}; it has {', '.join(table.settings)}")
@@ -97,7 +103,7 @@ def open_scored(section: ScoredSection, recipe: Recipe, encoder: Encoder | None)
     weight_of = _weights(recipe.loss.weight, chosen)
     pool = tree.train_pool()
     vectors = None if recipe.loss.vectors is None else _stored(tree, pool, encoder, Path(recipe.loss.vectors))
-    queries = tree.train_queries([setting.name for setting in tree.settings("train")])  # a file may mix settings
+    queries = tree.train_queries(tree.settings("train") or None)  # a file may mix settings; there may be the union file alone
     sources = []
     for name in chosen:
         lists_N = table.of_setting(name, section.pools)
@@ -105,7 +111,10 @@ def open_scored(section: ScoredSection, recipe: Recipe, encoder: Encoder | None)
             raise RecipeError(f"data: {section.scores} has no lists of {name!r} from the pools {', '.join(section.pools)}")
         common = (section.instructions, weight_of[name], recipe.loss.list_length, recipe.training.seed)
         sources.append(ScoredSource(name, table, lists_N, queries, pool, *common, vectors))
-    fingerprints = {f"scored:{section.path}": tree.fingerprint("train", chosen), f"scores:{section.scores}": table.fingerprint}
+    fingerprints = {f"scored:{section.path}": data, f"scores:{section.scores}": table.fingerprint}
+    if isinstance(recipe.loss.weight, str):
+        file = Path(recipe.loss.weight)
+        fingerprints[f"weights:{file}"] = fingerprint([file], file.parent)
     return sources, [section.weights.get(name, 1.0) for name in chosen], fingerprints
 
 
@@ -119,11 +128,17 @@ def _weights(weight: float | str, settings: list[str]) -> dict[str, float]:
 
 
 def _stored(tree: MBeir, pool: Pool, encoder: Encoder | None, folder: Path) -> VectorView:
-    """The training pool's vectors by this encoder: those in the folder, after adding what is missing."""
+    """The training pool's vectors by this encoder: those in the folder, after the first process has added what is missing."""
     from umr.evaluation.embeddings import Embeddings
     from umr.store import VectorView
 
     assert encoder is not None
-    with progress("embedding candidates", len(pool)) as bar:
-        store = Embeddings(encoder, tree, folder).candidates(pool, bar)
+    if rank():
+        barrier()
+    try:
+        with quiet() if rank() else nullcontext(), progress("embedding candidates", len(pool)) as bar:
+            store = Embeddings(encoder, tree, folder).candidates(pool, bar)
+    finally:
+        if not rank():
+            barrier()
     return VectorView([store], pool.ids)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from umr.data.fingerprint import fingerprint
 from umr.data.instructions import choose
 from umr.data.mbeir import MBeir, Pool, Queries
+from umr.data.mbeir_records import MBeirQuery
 from umr.data.pairs import CaptionPairs, TextPairs
 from umr.errors import RecipeError
-from umr.items import QueryText
+from umr.items import Item, QueryText
 from umr.protocols import query_text_of
 from umr.training.examples import Example, Source, draw
 from umr.training.recipe import Recipe
@@ -35,6 +36,7 @@ class MBeirSource:
         seed: of the draws.
         space: of the pool's ids.
         mined: where negatives come from instead of the queries' own lists.
+        strangers: answers to other queries that an example brings.
     """
 
     def __init__(
@@ -47,9 +49,10 @@ class MBeirSource:
         seed: int,
         space: str = "",
         mined: NegativeTable | None = None,
+        strangers: int = 0,
     ) -> None:
         self.name, self.queries, self.pool, self.space = name, queries, pool, space
-        self.instructions, self.negatives, self.seed, self.mined = instructions, negatives, seed, mined
+        self.instructions, self.negatives, self.seed, self.mined, self.strangers = instructions, negatives, seed, mined, strangers
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -66,7 +69,12 @@ class MBeirSource:
         if self.instructions != "none":
             instruction = choose(query.instructions, query.qid, self.seed if self.instructions == "seeded" else None, epoch)
         items = self.pool.item(positive), tuple(self.pool.item(did) for did in wrong)
-        return Example(query.item, instruction, *items, query.positives, self.space)
+        return Example(query.item, instruction, *items, query.positives, self.space, self._strangers(query, epoch))
+
+    def _strangers(self, query: MBeirQuery, epoch: int) -> tuple[Item, ...]:
+        places = [draw(self.seed, f"{query.qid}/{epoch}/stranger {number}", len(self.queries)) for number in range(self.strangers)]
+        dids = dict.fromkeys(self.queries[place].positives[0] for place in places)
+        return tuple(self.pool.item(did) for did in dids if did not in query.positives)
 
 
 class PairSource:
@@ -77,19 +85,25 @@ class PairSource:
         pairs: the file.
         negatives: explicit negatives a query.
         space: of the file's ids.
+        seed: of the draws.
+        strangers: answers to other queries that an example brings.
     """
 
-    def __init__(self, name: str, pairs: TextPairs | CaptionPairs, negatives: int, space: str = "") -> None:
-        self.name, self.pairs, self.negatives, self.space = name, pairs, negatives, space
+    def __init__(
+        self, name: str, pairs: TextPairs | CaptionPairs, negatives: int, space: str = "", seed: int = 0, strangers: int = 0
+    ) -> None:
+        self.name, self.pairs, self.negatives, self.space, self.seed, self.strangers = name, pairs, negatives, space, seed, strangers
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def example(self, index: int, epoch: int) -> Example:
-        """Row `index`, the same in every epoch."""
+        """Row `index`; all but its strangers is the same in every epoch."""
         row = self.pairs[index]
         assert row.positive.id is not None
-        return Example(row.query, None, row.positive, row.negatives[: self.negatives], (row.positive.id,), self.space)
+        places = [draw(self.seed, f"{index}/{epoch}/stranger {number}", len(self.pairs)) for number in range(self.strangers)]
+        strangers = tuple(self.pairs[place].positive for place in dict.fromkeys(places) if place != index)
+        return Example(row.query, None, row.positive, row.negatives[: self.negatives], (row.positive.id,), self.space, strangers)
 
 
 def open_sources(recipe: Recipe, encoder: Encoder | None = None) -> tuple[list[Source[Any]], list[float], dict[str, str]]:
@@ -131,27 +145,32 @@ def _open(
     section: DataSection, recipe: Recipe, negatives: int, encoder: Encoder | None
 ) -> tuple[Sequence[Source[Any]], list[float], dict[str, str]]:
     if isinstance(section, MBeirSection):
-        return _open_mbeir(section, negatives, recipe.training.seed, query_text_of(encoder))
+        return _open_mbeir(section, recipe, negatives, query_text_of(encoder))
     if isinstance(section, ScoredSection):
         return open_scored(section, recipe, encoder)
     pairs = CaptionPairs(Path(section.path)) if section.kind == "captions" else TextPairs(Path(section.path))
     path = Path(section.path)
-    source = PairSource(section.kind, pairs, negatives, section.path)
+    source = PairSource(section.kind, pairs, negatives, section.path, recipe.training.seed, _wanted_strangers(recipe))
     return [source], [section.weight], {f"{section.kind}:{section.path}": fingerprint([path], path.parent)}
 
 
+def _wanted_strangers(recipe: Recipe) -> int:
+    return recipe.loss.strangers if isinstance(recipe.loss, RerankSection) else 0
+
+
 def _open_mbeir(
-    section: MBeirSection, negatives: int, seed: int, query_text: QueryText
+    section: MBeirSection, recipe: Recipe, negatives: int, query_text: QueryText
 ) -> tuple[Sequence[Source[Example]], list[float], dict[str, str]]:
     tree = MBeir(Path(section.path), section.on_error, "separate" if section.instructions == "none" else query_text)
     names = [setting.name for setting in tree.settings("train")]
     chosen = names if section.settings is None else section.settings
     _check_mbeir(section, names, chosen, negatives)
-    mined = _open_mined(section.mined)
+    mined = _open_mined(section.mined, tree)
     pool = tree.train_pool()
     counts = {name: negatives if section.negatives_for is None or name in section.negatives_for else 0 for name in chosen}
+    strangers, seed = _wanted_strangers(recipe), recipe.training.seed
     sources = [
-        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, count, seed, section.path, mined)
+        MBeirSource(name, tree.train_queries([name]), pool, section.instructions, count, seed, section.path, mined, strangers)
         for name, count in counts.items()
     ]
     fingerprints = {f"{section.kind}:{section.path}": tree.fingerprint("train", chosen)}
@@ -171,12 +190,16 @@ def _check_mbeir(section: MBeirSection, names: list[str], chosen: list[str], neg
         raise RecipeError(f"data: a weight for {idle[0]!r} has no effect, because settings leaves it out")
 
 
-def _open_mined(path: str | None) -> NegativeTable | None:
+def _open_mined(path: str | None, tree: MBeir) -> NegativeTable | None:
     if path is None:
         return None
     from umr.mining.negatives import NegativeTable
+    from umr.mining.queries import training_data
 
-    return NegativeTable(Path(path))
+    table = NegativeTable(Path(path))
+    if table.data != training_data(tree):  # what is wrong there may be right here
+        raise RecipeError(f"data: {path} was mined from other data than what is in {tree.root} now; mine that")
+    return table
 
 
 def _has_negatives(source: Source[Any]) -> bool:

@@ -58,7 +58,7 @@ class StageTrainer(Trainer):
             shuffle=False,
             collate_fn=identity,
             num_workers=workers,
-            prefetch_factor=2 if workers else None,
+            prefetch_factor=1 if workers else None,  # of each worker, and one is a whole step: a gigabyte of pixels at full size
             persistent_workers=False,
         )
 
