@@ -17,7 +17,7 @@ FEW = [
     *(f"stages.{name}.training.{few}" for name in ("captions", "instructed", "hard", "reranker") for few in ("steps=2", "batch_size=16")),
     *(f"stages.{name}.data.0.settings=[{TRAINED}]" for name in ("instructed", "hard", "reranker")),
     "stages.instructed.data.0.weights={}",
-    *(f"stages.{name}.tasks={ASKED}" for name in ("eval-untrained", "eval-captions", "eval-instructed", "eval-hard", "eval-plus")),
+    *(f"stages.{name}.tasks={ASKED}" for name in ("eval-untrained", "eval-instructed", "eval-hard", "eval-plus")),
     *(
         f"stages.{name}.{few}"
         for name in ("mined", "mined-random")
@@ -27,7 +27,7 @@ FEW = [
     "stages.weights.depth=2",
     "stages.eval-plus.rerank_depth=2",
 ]
-STAGES = ["untrained", "captions", "instructed", "hard", "plus"]
+STAGES = ["untrained", "instructed", "hard", "plus"]
 
 
 def put_world(world: Path, out: Path) -> None:

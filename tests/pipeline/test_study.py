@@ -132,7 +132,8 @@ def test_an_interrupted_study_goes_on(root: Path, tmp_path: Path):
     again = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stderr[-2000:]
     assert f"18 distinct stages, {len(done)} done" in again.stdout
-    assert set(products(tmp_path / "run" / "stages")) == set(products(root / "study" / "stages"))
+    finished = set(products(tmp_path / "run" / "stages"))
+    assert len(finished) == 18 and finished <= set(products(root / "study" / "stages")), "another test may have added variants there"
 
 
 def test_a_stage_that_fails_is_named_and_what_was_done_is_reported(root: Path, tmp_path: Path):

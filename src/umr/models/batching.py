@@ -6,11 +6,15 @@ about the same memory and time. Preparing (decoding, resizing, tokenising) runs 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from umr.errors import ModelError
 
@@ -22,7 +26,7 @@ PREPARE = 32
 """Items prepared in one call of the background thread."""
 WINDOW = 4
 """Batches' worth of rows that are sorted together: more sorts better, fewer hold less in memory."""
-SMALLEST_WINDOW = 16384
+SMALLEST_WINDOW = 8192
 """Tokens sorted together however small the batches are: under some hundred rows, sorting leaves much padding."""
 Cost = tuple[int, int]
 """What a row takes: its length, to which shorter rows are padded, and what comes on top of it whatever the others are."""
@@ -82,39 +86,53 @@ def encode_stream(
         (count, D) float32. The grouping depends on the rows alone, so the same input gives the same bytes.
     """
     out: np.ndarray | None = None
-    for start, rows in _windows(count, prepare, cost, max(budget * WINDOW, SMALLEST_WINDOW)):
-        lengths, extras = zip(*map(cost, rows), strict=True)
-        for batch in pack(lengths, budget, extras):
-            vectors = forward([rows[index] for index in batch])
-            if out is None:
-                out = np.empty((count, vectors.shape[1]), np.float32)
-            out[start + np.array(batch)] = vectors
+    with _a_core_for_preparing():
+        for start, rows in _windows(count, prepare, cost, max(budget * WINDOW, SMALLEST_WINDOW)):
+            lengths, extras = zip(*map(cost, rows), strict=True)
+            for batch in pack(lengths, budget, extras):
+                vectors = forward([rows[index] for index in batch])
+                if out is None:
+                    out = np.empty((count, vectors.shape[1]), np.float32)
+                out[start + np.array(batch)] = vectors
     assert out is not None, "encode_stream needs at least one row"
     return out
+
+
+@contextmanager
+def _a_core_for_preparing() -> Iterator[None]:
+    """Leave one core out of torch's own threads: with one thread too many they wait for each other (docs/decisions.md)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _windows(
     count: int, prepare: Callable[[int, int], list[Row]], cost: Callable[[Row], Cost], size: int
 ) -> Iterator[tuple[int, list[Row]]]:
-    spans = [(start, min(start + PREPARE, count)) for start in range(0, count, PREPARE)]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        # Bounded look-ahead: prepared images are large.
-        ahead = 4
-        futures = [pool.submit(prepare, *span) for span in spans[:ahead]]
+    """Windows of rows, the next one made in a background thread while the caller works on one. No further: images are large."""
+    stop = Event()
+
+    def fill(start: int) -> list[Row]:
         window: list[Row] = []
-        first, total = 0, 0
+        total = 0
+        while total < size and start + len(window) < count and not stop.is_set():
+            first = start + len(window)
+            rows = prepare(first, min(first + PREPARE, count))
+            window.extend(rows)
+            total += sum(sum(cost(row)) for row in rows)
+        return window
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
         try:
-            for position in range(len(spans)):
-                rows = futures.pop(0).result()
-                if position + ahead < len(spans):
-                    futures.append(pool.submit(prepare, *spans[position + ahead]))
-                window.extend(rows)
-                total += sum(sum(cost(row)) for row in rows)
-                if total >= size:
-                    yield first, window
-                    first, window, total = first + len(window), [], 0
-            if window:
-                yield first, window
+            first, future = 0, pool.submit(fill, 0)
+            while first < count:
+                window, start = future.result(), first
+                first += len(window)
+                if first < count:
+                    future = pool.submit(fill, first)
+                yield start, window
         finally:
-            for future in futures:
-                future.cancel()
+            stop.set()  # an interrupted caller need not wait for a whole window

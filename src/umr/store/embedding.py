@@ -17,7 +17,7 @@ Fetch: TypeAlias = Callable[[int, int], Sequence[Item]]
 """`fetch(start, stop)`: the items of those positions, in order."""
 
 SHARD_SIZE = 4096
-ITEMS_PER_CALL = 1024  # enough for the encoder to sort by cost, few enough to show progress
+ITEMS_PER_CALL = 2048  # enough for the encoder to sort by cost, few enough to show progress
 
 
 def embed_into(
