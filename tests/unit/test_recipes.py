@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from umr import study
 from umr.pipelines import pipeline as pipelines
 from umr.training import recipe as recipes
 
@@ -76,3 +77,22 @@ def test_recipes_alone_look_where_the_pipeline_writes(family: str):
         text = (ROOT / family / f"{stage}.yaml").read_text("utf-8")
         named |= set(re.findall(r": (runs/\S+)", text))
     assert named and named <= products
+
+
+def test_on_world_every_stage_looks_where_the_pipeline_writes():
+    pipeline = pipelines.load(ROOT / "umarvel-world" / "pipeline.yaml")
+    products = {f"runs/umarvel-world/{step.name}/{step.product}" for step in pipeline.steps}
+    for stage in STAGES:
+        named = re.findall(r": (runs/\S+)", (ROOT / "umarvel-world" / f"{stage}.yaml").read_text("utf-8"))
+        lost = [path for path in named if not any(f"{path}/".startswith(f"{product}/") for product in products)]
+        assert len(named) >= 2 and not lost, f"{stage}: {lost}"
+
+
+def test_the_study_asks_what_the_paper_asks():
+    asked = study.load(ROOT / "study-world.yaml")
+    assert [table.paper for table in asked.tables] == [f"Table {number}" for number in range(1, 7)]
+    assert asked.seeds == (0, 1, 2)
+    variants = {table.paper: {variant.name: variant for variant in table.variants} for table in asked.tables}
+    assert variants["Table 1"]["bidirectional, mean, no prompt"].paper == {"local": 57.2, "global": 55.2}
+    assert variants["Table 5"]["in-batch and filtered"].paper == {"local": 61.7, "global": 59.9}
+    assert len({variant.stage for variant in variants["Table 6"].values()}) == 5
