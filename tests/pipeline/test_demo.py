@@ -79,7 +79,7 @@ def test_demo_writes_its_report_and_reuses_what_is_done(tmp_path: Path, own_worl
     times = {path: path.stat().st_mtime_ns for path in (out / "stages").rglob("*") if path.is_file() and path.parent != out / "stages"}
     again = run_demo(out, seed=0, show=shown.append, overrides=FEW)
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert sum(": skip," in str(line) for line in shown) == 14
+    assert sum(": skip," in str(line) for line in shown) == 13
     assert again == content
 
 

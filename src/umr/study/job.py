@@ -147,7 +147,9 @@ def ready(todo: Iterable[Node], running: Iterable[Node], free: int) -> list[Node
 
 
 def _prepare() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interruption ends the stage at once; it resumes from what is on disk
+    # An interruption of the terminal reaches every process: the study's own ends these, which resume from what is on disk. Ended by
+    # themselves, they could be missed before the interruption is noticed, as a broken pool.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _attempt(node: Node) -> str | None:
