@@ -15,6 +15,7 @@ import torch
 from umr.items import Image, Item, Text, Video
 from umr.models import backbone
 from umr.models.embedder import Embedder
+from umr.models.latent_attention import LatentAttention, LatentSizes
 from umr.models.tiny import make_checkpoint
 from umr.rendering.renderer import Rendered
 
@@ -26,6 +27,7 @@ TEXTS = [
     "two of them moving over the scene",
     "find an image like this one",
 ] * 8
+LATENT = LatentSizes(latents=6, heads=2, head_width=10, multiplier=2)
 INSTRUCTION = "Find an image that shows the thing."
 
 
@@ -82,8 +84,30 @@ def copy_of(folder: Path, name: str) -> Path:
 
 @functools.cache
 def embedder(family: str, device: str = "cpu", **settings: Any) -> Embedder:
-    """`Embedder.load` of a tiny checkpoint; do not change what it returns."""
-    return Embedder.load(checkpoint(family), device=device, **settings)
+    """`Embedder.load` of a tiny checkpoint; do not change what it returns. With `pooling="latent"` the block has random weights."""
+    folder = latent_checkpoint(family) if settings.get("pooling") == "latent" else checkpoint(family)
+    return Embedder.load(folder, device=device, **settings)
+
+
+@functools.cache
+def latent_checkpoint(family: str) -> Path:
+    """A tiny checkpoint with latent attention, whose weights are random, as if trained. Do not change it."""
+    model = Embedder.load(checkpoint(family), pooling="latent", latent=LATENT, device="cpu")
+    scramble(model.engine.model.latent)
+    folder = workplace() / f"{family}-latent"
+    model.save(folder)
+    return folder
+
+
+def scramble(block: LatentAttention, seed: int = 0) -> None:
+    """Random weights that make every part of a latent-attention block matter."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            scale = 2 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * scale)
+        for norm in (block.norm, block.norm_latents, block.norm_feed):
+            norm.weight.add_(1)
 
 
 def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tiny import checkpoint, film, picture
+from tiny import checkpoint, film, latent_checkpoint, picture
 from umr.items import Item, Video
 from umr.losses.infonce import info_nce
 from umr.losses.temperature import Temperature
@@ -52,9 +52,9 @@ def batch_of(share: Sequence[Example], engine: RenderedEngine) -> RetrievalBatch
     return build(share, engine.renderer)
 
 
-def retriever(learned: bool = True) -> tuple[Retriever, RenderedEngine]:
-    """A tiny Qwen3-VL in double precision, with a temperature."""
-    engine = Embedder.load(checkpoint("qwen3-vl")).engine
+def retriever(learned: bool = True, latent: bool = False) -> tuple[Retriever, RenderedEngine]:
+    """A tiny Qwen3-VL in double precision, with a temperature, and with latent attention if wanted."""
+    engine = Embedder.load((latent_checkpoint if latent else checkpoint)("qwen3-vl")).engine
     assert isinstance(engine, RenderedEngine)
     return Retriever(engine.model, Temperature(0.1, learned)).double(), engine
 

@@ -26,6 +26,7 @@ CASES: dict[str, tuple[dict[str, bool], bool, tuple[int, int]]] = {
     "cached": ({"both_ways": True}, True, (1, 60)),
     "cached, one way, no mask": ({"mask_false_negatives": False}, True, (60, 10_000)),
     "plain": ({"both_ways": False}, False, (10_000, 10_000)),
+    "latent attention": ({"both_ways": True}, True, (1, 60)),
 }
 """Loss settings, gradient caching, and the tokens a chunk of each process: one may have a single chunk, the other many."""
 
@@ -33,9 +34,11 @@ CASES: dict[str, tuple[dict[str, bool], bool, tuple[int, int]]] = {
 def main(out: Path) -> None:
     from transformers import TrainingArguments
 
-    model, engine = retriever()  # first: once connected, transformers lets only one process write a checkpoint
+    # First: once connected, transformers lets only one process write a checkpoint.
+    models = {latent: retriever(latent=latent) for latent in (False, True)}
     arguments = TrainingArguments(output_dir=str(out), use_cpu=True, report_to=[])
     for name, (loss, cache, budgets) in CASES.items():
+        model, engine = models[name.startswith("latent")]
         training = {"batch_size": 8, "steps": 1, "learning_rate": 1, "gradient_cache": cache, "chunk_tokens": budgets[rank()]}
         data = [{"kind": "captions", "path": "not read"}]
         recipe = recipes.parse({"name": "x", "model": {"path": "x"}, "data": data, "loss": loss, "training": training}, name)

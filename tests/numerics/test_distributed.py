@@ -45,6 +45,8 @@ def whole():
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradients_equal_those_of_one_process(results: Path, whole, case: str):
     model, batch = whole
+    if case.startswith("latent"):
+        model = retriever(latent=True)[0]
     settings = CASES[case][0]
     loss, expected = plain(model, batch, settings.get("both_ways", False), settings.get("mask_false_negatives", True))
     for rank in range(2):

@@ -58,6 +58,16 @@ def test_equals_one_plain_batch(case, both_ways: bool, mask: bool, cache: bool):
         assert largest_difference(found, expected) <= TOLERANCE, budget
 
 
+def test_equals_one_plain_batch_with_latent_attention():
+    model, engine = retriever(latent=True)
+    batch = batch_of([*examples()[0], *examples()[1]], engine)
+    loss, expected = plain(model, batch, True, True)
+    assert all(tensor.any() for name, tensor in expected.items() if name.startswith("model.latent."))
+    for budget in BUDGETS:
+        found_loss, found = cached(model, batch, budget, True, True)
+        assert found_loss == pytest.approx(loss, rel=TOLERANCE) and largest_difference(found, expected) <= TOLERANCE, budget
+
+
 def test_masks_and_directions_change_the_gradient(case):
     """Otherwise the test above would not see a loss that ignores them."""
     model, batch = case

@@ -83,6 +83,7 @@ stages:
     reranker: ${reranker}
     rerank_depth: 5
     weights: ${weights}
+    weights_of_another_model: true
 """
 
 

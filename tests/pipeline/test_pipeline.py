@@ -96,7 +96,7 @@ def test_the_report_shows_each_measurement(root: Path):
     report = json.loads((root / "run" / "report.json").read_text())
     measured = {stage["name"]: stage for stage in report["stages"] if stage["kind"] == "eval"}
     assert set(measured) == {"after-captions", "after-find"}
-    assert set(measured["after-captions"]["settings"]["wiki_task1"]) == {"local", "global"}
+    assert set(measured["after-captions"]["settings"]["wiki_task1"]) == {"local", "global", "modality@1"}
     assert "global" not in measured["after-find"]["metrics"]
     html = (root / "run" / "report.html").read_text()
     assert "data:image/png;base64" in html

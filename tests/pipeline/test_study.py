@@ -136,6 +136,30 @@ def test_an_interrupted_study_goes_on(root: Path, tmp_path: Path):
     assert len(finished) == 18 and finished <= set(products(root / "study" / "stages")), "another test may have added variants there"
 
 
+def test_stages_end_with_a_study_that_is_killed():
+    script = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from umr.study.job import _prepare
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_prepare)
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
+    study = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert study.stdout is not None
+    stage = Path("/proc") / study.stdout.readline().strip()
+    assert stage.exists()
+    study.kill()
+    study.wait()
+    for _ in range(200):
+        if not stage.exists() or "\nState:\tZ" in (stage / "status").read_text():
+            return
+        time.sleep(0.05)
+    os.kill(int(stage.name), signal.SIGKILL)
+    pytest.fail("the stage's process is still there")
+
+
 def test_a_stage_that_fails_is_named_and_what_was_done_is_reported(root: Path, tmp_path: Path):
     bench = root / "broken"
     (bench / "query" / "test").mkdir(parents=True)

@@ -36,6 +36,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "dimension": {"family": "qwen3-vl", "dimension": 32},
     "last": {"family": "qwen3-vl", "pooling": "last"},
     "last, qwen2": {"family": "qwen2-vl", "pooling": "last"},
+    "latent": {"family": "qwen3-vl", "pooling": "latent"},
+    "latent, left padded": {"family": "qwen3-vl", "pooling": "latent"},
+    "latent, qwen2.5, dimension": {"family": "qwen2.5-vl", "pooling": "latent", "dimension": 32},
+    "latent, no skip": {"family": "qwen2-vl", "pooling": "latent", "template": NO_SKIP},
     "no skip": {"family": "qwen3-vl", "template": NO_SKIP},
     "umarvel": {"family": "qwen2-vl", "template": "umarvel"},
     "budget": {"family": "qwen3-vl", "min_pixels": 32 * 32, "max_pixels": 64 * 64},
@@ -108,7 +112,7 @@ def alone(st, prompt):
 
 for name, model in job["models"].items():
     st = SentenceTransformer(model["folder"], device="cpu", trust_remote_code=model["trust"])
-    out = {}
+    out = {"left": st.tokenizer.padding_side == "left"}
     for label, prompt in (("with", job["instruction"]), ("without", None)):
         out["mixed " + label] = mixed(st, prompt)
         if model["alone"]:
@@ -137,6 +141,11 @@ def write_items(place: Path) -> list[list[Any]]:
     return rows
 
 
+def pad_on_the_left(folder: Path) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "padding_side": "left"}), "utf-8")
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """For each of `MODELS`: the vectors of plain sentence-transformers and of ours. One process reads them all."""
@@ -147,6 +156,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     for number, (name, settings) in enumerate(MODELS.items()):
         model, folder = embedder(**settings), place / f"model{number}"
         found[name] = {"folder": folder, "reasons": model.save(folder)}
+        if "left padded" in name:
+            pad_on_the_left(folder)
         found[name]["ours with"] = model.encode(items, "query", INSTRUCTION)
         found[name]["ours without"] = model.encode(items)
         job["models"][name] = {"folder": str(folder), "out": f"out{number}", "trust": name not in PLAIN_CODE, "alone": name == "qwen3-vl"}
@@ -182,6 +193,10 @@ def test_plain_sentence_transformers_gives_the_same_vectors(elsewhere: dict[str,
     assert np.abs(found["ours with"] - found["ours without"]).max(1).min() > 1e-3, "the prompt has an effect"
 
 
+def test_batches_of_both_padding_sides_were_compared(elsewhere: dict[str, dict[str, Any]]):
+    assert {name: bool(found["left"]) for name, found in elsewhere.items()} == {name: "left padded" in name for name in MODELS}
+
+
 def test_vectors_alone_were_compared_too(elsewhere: dict[str, dict[str, Any]]):
     assert {"alone with", "alone without", "mixed with", "mixed without"} <= set(elsewhere["qwen3-vl"])
 
@@ -195,9 +210,15 @@ def test_a_shorter_vector_is_a_prefix_of_unit_length(elsewhere: dict[str, dict[s
 
 def test_code_is_carried_only_where_it_is_needed(elsewhere: dict[str, dict[str, Any]]):
     for name, found in elsewhere.items():
-        carried = [file.name for file in found["folder"].rglob("*.py")]
-        assert carried == ([] if name in PLAIN_CODE else ["umr_pooling.py"])
-        assert found["modules"] == ["Transformer", "Pooling" if name in PLAIN_CODE else "MaskedMeanPooling", "Normalize"]
+        carried = sorted(file.name for file in found["folder"].rglob("*.py"))
+        if name.startswith("latent"):
+            expected, module = ["latent_attention.py", "latent_pooling.py", "masked_pooling.py"], "MaskedLatentPooling"
+        elif name in PLAIN_CODE:
+            expected, module = [], "Pooling"
+        else:
+            expected, module = ["umr_pooling.py"], "MaskedMeanPooling"
+        assert carried == expected
+        assert found["modules"] == ["Transformer", module, "Normalize"]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -25,6 +25,7 @@ from umr.mining.filters import (
     preference,
 )
 from umr.mining.queries import Ragged, drawn, hashes
+from umr.mining.rules import Rules
 from umr.mining.settings import MineSettings
 
 
@@ -38,7 +39,8 @@ def found(scores: list[float]) -> Lists:
 
 def reasons(lists: Lists, positive: float = np.nan, right: list[int] = (), judged: list[int] = (), **on: object) -> list[str]:  # type: ignore[assignment]
     wanted = MineSettings(**{"max_similarity": None, **on})
-    codes = judge(lists, ragged(list(right)), ragged(list(judged)), np.array([positive], np.float32), wanted)
+    rules, modalities = Rules.of(wanted, "text", "text"), np.zeros(lists.rows_QW.shape, np.uint8)
+    codes = judge(lists, modalities, ragged(list(right)), ragged(list(judged)), np.array([positive], np.float32), rules)
     return [REASONS[code] if code < len(REASONS) else {OPEN: "open", NONE: "none"}[code] for code in codes[0]]
 
 

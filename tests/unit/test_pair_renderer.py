@@ -230,7 +230,7 @@ class TestTemplate:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"pointwise": "{instruction}{query}"}, "no {candidate}"),
+            ({"pointwise": "{instruction}{query}"}, "either {candidate} or both"),
             ({"pointwise": "{query}{candidate}"}, "no {instruction}"),
             ({"pointwise": "{instruction}{query_text}{candidate}"}, "either {query} or both"),
             ({"pointwise": "{instruction}{query}{query_text}{query_media}{candidate}"}, "either {query} or both"),

@@ -39,6 +39,25 @@ def test_freezing_and_adapters_touch_their_parts_alone(family: str, parts: tuple
     assert {part_of(name) for name in names} == set(parts) and all("lora_" in name for name in names)
 
 
+def test_llavas_parameters_have_their_parts():
+    model = network("llava-next")
+    members = {"language": model.language_model, "projector": model.multi_modal_projector, "vision": model.vision_tower}
+    expected = {id(parameter): part for part, module in members.items() for parameter in module.parameters()}
+    expected[id(model.image_newline)] = "projector"
+    assert {id(parameter): part_of(name) for name, parameter in model.named_parameters()} == expected
+
+
+@pytest.mark.parametrize("family", ["llava-next", "qwen3-vl"])
+def test_adapters_on_one_part_and_another_in_full(family: str):
+    adapted = add_lora(network(family), 2, 4, 0.0, ["language"], ["projector"])
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert {(part_of(name), "lora_" in name) for name in trained} == {("language", True), ("projector", False)}
+    whole = [name for name, _ in network(family).named_parameters() if part_of(name) == "projector"]
+    assert len(whole) == sum(part_of(name) == "projector" for name in trained)
+    with pytest.raises(RecipeError, match="no nonsense part"):
+        add_lora(network(family), 2, 4, 0.0, ["language"], ["nonsense"])
+
+
 def test_adapters_sit_on_every_linear_layer_of_the_language_model():
     adapted = add_lora(network("qwen2.5-vl"), 2, 4, 0.0, ["language"])
     layers = {name.split(".lora_A")[0].rsplit(".", 1)[-1] for name, _ in adapted.named_parameters() if "lora_A" in name}

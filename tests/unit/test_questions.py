@@ -1,6 +1,8 @@
 """From examples to a reranker's questions, with the renderer of a real tiny checkpoint."""
 
+import math
 from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from umr.items import Item
 from umr.models.reranker import Reranker
 from umr.rendering.pairs import Pair, PairRenderer
 from umr.training.examples import Example
-from umr.training.questions import FIRST_CHOICE, NO, YES, build
-from umr.training.recipe_sections import RerankSection
+from umr.training.objectives import Reranking
+from umr.training.questions import FIRST_CHOICE, NO, YES, QuestionBatch, build
+from umr.training.recipe_sections import RerankSection, TrainingSection
 
 RED, BLUE, GREEN = (Item.of(image=picture(64, 64, seed), id=f"1:{seed}") for seed in (1, 2, 3))
 WORDS = [Item.of(text=text, id=f"2:{number}") for number, text in enumerate(("a ring", "two of them", "left", "make it blue", "moving"))]
@@ -98,3 +101,41 @@ def test_neither_a_known_positive_nor_a_copy_of_the_positive_is_ever_wrong(rende
     assert [block.patches_PC.tolist() for row in batch.rows[:2] for block in row.blocks] == [
         block.patches_PC.tolist() for row in expected for block in row.blocks
     ]
+
+
+def test_a_query_and_its_candidates_stay_together(renderer: PairRenderer):
+    loss = RerankSection(kind="rerank", negatives=2, choices=2, ranking=0.5)
+    batch = build([example(WORDS[0], RED, BLUE, GREEN, *WORDS[1:]), example(WORDS[1], BLUE, RED)], renderer, loss, 0)
+    assert batch.query_R.tolist() == [0, 0, 0, 1, 1, -1]
+    assert batch.groups == [[0, 1, 2], [3, 4], [5]]
+    assert batch.questions.weight_R.tolist() == [0.25, 0.125, 0.125, 0.25, 0.25, 1.0]
+
+
+def test_a_ranking_loss_is_the_same_in_chunks_of_any_size():
+    model = Reranker.load(checkpoint("qwen3-vl"))
+    loss = RerankSection(kind="rerank", negatives=3, strangers=0, ranking=0.5)
+    found = []
+    for chunk_tokens in (1, 60, 100_000):
+        training = TrainingSection(batch_size=3, steps=1, learning_rate=1e-3, chunk_tokens=chunk_tokens)
+        objective = Reranking(model.engine.renderer, loss, training)
+        batch = objective.build([example(WORDS[0], RED, BLUE, GREEN, WORDS[3]), example(WORDS[1], BLUE, RED), example(WORDS[2], GREEN)])
+        model.engine.model.zero_grad()
+        value = objective.backward(model.engine.model, batch, nullcontext)
+        gradient = torch.cat([p.grad.flatten() for p in model.engine.model.parameters() if p.grad is not None])
+        found.append((value, gradient.clone()))
+    assert found[0][0].item() == pytest.approx(expected_loss(model, batch, 3), rel=1e-5)
+    for value, gradient in found[1:]:
+        torch.testing.assert_close(value, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-4, atol=1e-6)
+
+
+def expected_loss(model: Reranker, batch: QuestionBatch, queries: int) -> float:
+    with torch.no_grad():
+        logits_RA = model.engine.model(batch.rows).double()
+    odds = (logits_RA[:, YES] - logits_RA[:, NO]).tolist()
+    total = 0.0
+    for group in batch.groups:
+        right, *wrong = (odds[row] for row in group)
+        answers = math.log1p(math.exp(-right)) + (sum(math.log1p(math.exp(odd)) for odd in wrong) / len(wrong) if wrong else 0.0)
+        total += 0.25 * answers + 0.5 * (math.log(sum(math.exp(odd) for odd in (right, *wrong))) - right)
+    return total / queries

@@ -44,9 +44,8 @@ def test_there_are_recipes():
 
 def test_what_is_not_said_has_its_default(file: Path):
     recipe = recipes.load(file)
-    assert (recipe.loss.temperature, recipe.training.gradient_cache, recipe.training.lora) == (0.05, True, None)
+    assert (recipe.loss.temperature, recipe.training.gradient_cache, recipe.training.lora) == (None, True, None)
     assert recipe.training.learning_rate == 0.001
-    assert "temperature" not in recipe.loss.model_fields_set
 
 
 def test_a_dump_says_everything_and_reads_back(file: Path):
@@ -54,7 +53,7 @@ def test_a_dump_says_everything_and_reads_back(file: Path):
     written = yaml.safe_load(recipes.dump(recipe))
     assert written["loss"] == {
         "kind": "infonce",
-        "temperature": 0.05,
+        "temperature": None,
         "learn_temperature": False,
         "both_ways": False,
         "mask_false_negatives": True,
@@ -116,10 +115,11 @@ def test_steps_or_epochs_and_not_both(file: Path, override: str):
         recipes.load(file, [override])
 
 
-def test_parts_have_no_effect_with_lora(file: Path):
+def test_a_part_is_trained_in_full_or_by_adapters(file: Path):
     assert recipes.load(file, ["training.parts=[language]"]).training.parts == ["language"]
-    with pytest.raises(RecipeError, match=r"training\.parts has no effect with training\.lora.*use training\.lora\.parts"):
-        recipes.load(file, ["training.parts=[language]", "training.lora.rank=4"])
+    assert recipes.load(file, ["training.parts=[projector]", "training.lora.rank=4"]).training.parts == ["projector"]
+    with pytest.raises(RecipeError, match=r"training\.parts and training\.lora\.parts both name language"):
+        recipes.load(file, ["training.parts=[projector, language]", "training.lora.rank=4"])
 
 
 def test_captions_hold_no_negatives():

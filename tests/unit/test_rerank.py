@@ -211,12 +211,12 @@ def test_changed_pictures_are_judged_anew(tree: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_result_says(tree: Path) -> None:
-    weights = Weights(default=0.2, weights={"wiki_task1": 1.5}, split="val", reranker="bag")
+    weights = Weights(default=0.2, weights={"wiki_task1": 1.5}, split="val", reranker="bag-reranker-bag")
     result = evaluate(BagEncoder(), tree, rerank=Reranking(BagReranker(), 15, weights))
     content = json.loads(result.to_json())["rerank"]
     assert sorted(content) == ["alone", "chosen", "depth", "fingerprint", "recall", "weights"]
     assert content["weights"] == {"shapes_task0": 0.2, "wiki_task1": 1.5, "fashioniq_task7": 0.2}
-    assert (content["depth"], content["chosen"]) == (15, {"split": "val", "reranker": "bag"})
+    assert (content["depth"], content["chosen"]) == (15, {"split": "val", "reranker": "bag-reranker-bag"})
     text = str(result)
     assert "reranked by bag-reranker" in text and "The first 15 results" in " ".join(text.split())
     assert "1.5" in next(line for line in text.splitlines() if line.strip().startswith("wiki_task1"))
@@ -225,6 +225,24 @@ def test_what_the_result_says(tree: Path) -> None:
     assert all(setting in drawn.file.getvalue() for setting in SETTINGS)  # type: ignore[attr-defined]
     by_number = evaluate(BagEncoder(), tree, tasks=["wiki_task1"], rerank=Reranking(BagReranker(), 15, 1.5))
     assert by_number.settings[0] == result.settings[1]
+
+
+class TestWeightsOfAnotherModel:
+    @pytest.mark.parametrize("chosen_for", [{"retriever": "another"}, {"retriever": "bag-of-words:bag", "reranker": "another"}])
+    def test_they_are_refused_before_anything_is_embedded(self, tree: Path, chosen_for: dict[str, str]) -> None:
+        weights = Weights(default=0.5, **chosen_for)
+        with pytest.raises(RecipeError, match=r"chosen for the re(triever|ranker) another, and this is bag-.*weights_of_another_model"):
+            evaluate(BagEncoder(fail_at_call=0), tree, rerank=Reranking(BagReranker(), 10, weights))
+
+    def test_they_are_taken_on_demand_and_the_result_says_whose_they_are(self, tree: Path) -> None:
+        plan = Reranking(BagReranker(), 10, Weights(default=0.5, retriever="another"), weights_of_another_model=True)
+        found = evaluate(BagEncoder(), tree, ("local",), ["wiki_task1"], rerank=plan)
+        assert json.loads(found.to_json())["rerank"]["chosen"] == {"retriever": "another"}
+
+    @pytest.mark.parametrize("weights", [1.0, Weights(default=0.5)])
+    def test_a_word_without_effect(self, weights: float | Weights) -> None:
+        with pytest.raises(RecipeError, match="weights_of_another_model has no effect"):
+            Reranking(BagReranker(), 10, weights, weights_of_another_model=True)
 
 
 @pytest.mark.parametrize(

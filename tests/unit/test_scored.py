@@ -60,7 +60,7 @@ def test_a_list_is_the_retrievers_first_candidates_with_the_fused_scores_of_its_
             known, example = table[int(place)], sources[name].example(index, 0)
             assert example.query.id == known.qid
             assert [item.id for item in example.candidates] == list(known.dids[:4])
-            expected_K = (known.cosine_K[:4].astype(float) + weight * known.yes_K[:4]) / 2
+            expected_K = (known.cosine_K[:4].astype(float) + weight * known.yes_K[:4]) / (1 + weight)
             np.testing.assert_allclose(example.teacher_K, expected_K, rtol=1e-6)
             assert example.teacher_K.dtype == np.float32 and np.abs(example.teacher_K).max() <= 1
 

@@ -49,7 +49,7 @@ def test_hash_covers_all_but_the_name():
         replace(template, without_instruction="{content}{suffix}"),
     ]
     assert len({template.hash, *(other.hash for other in others)}) == 7
-    assert len({template.hash for template in BUILT_IN.values()}) == len(BUILT_IN) == 6
+    assert len({template.hash for template in BUILT_IN.values()}) == len(BUILT_IN) == 8
     assert hash(template) == hash(Template(**GOOD)), "usable as a key"
 
 

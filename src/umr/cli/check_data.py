@@ -9,18 +9,18 @@ import typer
 
 
 def check_data(
-    folder: Annotated[Path, typer.Argument(help="Benchmark folder in the M-BEIR layout.")],
+    folder: Annotated[Path, typer.Argument(help="Benchmark folder: an M-BEIR tree, or a text set in BEIR's or MTEB's layout.")],
     split: Annotated[list[str] | None, typer.Option(help="Split to look at. May be repeated. Default: all that are there.")] = None,
 ) -> None:
-    """Report malformed lines, missing images, and positives that no pool holds; exit code 1 when there are any."""
+    """Report malformed lines, missing images, and answers that no pool holds; exit code 1 when there are any."""
     from umr.cli import console
-    from umr.data.mbeir import MBeir
+    from umr.data.benchmark import open_benchmark
     from umr.errors import DataError
 
-    tree = MBeir(folder, on_error="skip")
+    tree = open_benchmark(folder, on_error="skip")
     splits = split or [name for name in ("train", "val", "test") if tree.settings(name)]
     if not splits:
-        raise DataError(f"{folder / 'query'}: has no queries for train, val or test")
+        raise DataError(f"{folder}: has no queries for train, val or test")
     fine = True
     for name in splits:
         report = tree.check(name)

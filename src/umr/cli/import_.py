@@ -9,7 +9,10 @@ import typer
 
 
 def import_checkpoint(
-    kind: Annotated[Literal["umarvel", "lamra"], typer.Argument(help="What was published: U-MARVEL, or LamRA-Ret.")],
+    kind: Annotated[
+        Literal["umarvel", "lamra", "nv-embed", "mm-embed"],
+        typer.Argument(help="What was published: U-MARVEL, LamRA-Ret, NV-Embed, or MM-Embed."),
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the released files.")],
     out: Annotated[Path, typer.Argument(help="Folder to write, which must not exist.")],
 ) -> None:

@@ -20,9 +20,9 @@ Zero one two three four five six seven eight nine ten; what, where, when, who, h
 
 
 def init(
-    family: Annotated[Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl"], typer.Argument(help="Backbone family.")],
+    family: Annotated[Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-next"], typer.Argument(help="Backbone family.")],
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    size: Annotated[Literal["tiny", "small", "base"], typer.Option(help="About 1, 10 or 100 million parameters.")] = "tiny",
+    size: Annotated[Literal["tiny", "small", "base"], typer.Option(help="About 2, 10 or 100 million parameters.")] = "tiny",
     texts: Annotated[
         list[Path] | None,
         typer.Option(

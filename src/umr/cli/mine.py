@@ -18,7 +18,7 @@ class Metric(StrEnum):
 
 
 def mine(
-    benchmark: Annotated[Path, typer.Option(help="Benchmark folder in the M-BEIR layout.")],
+    benchmark: Annotated[Path, typer.Option(help="Benchmark folder: an M-BEIR tree, or a text set in BEIR's or MTEB's layout.")],
     out: Annotated[Path, typer.Option(help="Folder for the negatives, the audit and the report.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as max_similarity=0.8 or select=random.")

@@ -13,7 +13,7 @@ from umr.cli.eval import Pool
 def score(
     model: Annotated[str, typer.Option(help="The retriever: model folder or hub id.")],
     reranker: Annotated[str, typer.Option(help="The teacher: folder or hub id of a reranker.")],
-    benchmark: Annotated[Path, typer.Option(help="Benchmark folder in the M-BEIR layout.")],
+    benchmark: Annotated[Path, typer.Option(help="Benchmark folder: an M-BEIR tree, or a text set in BEIR's or MTEB's layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the score table, which is made, gone on with, or added to.")],
     pool: Annotated[
         list[Pool] | None,
@@ -25,6 +25,9 @@ def score(
     fraction: Annotated[float, typer.Option(help="Share of each task's queries.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the draw of that share.")] = 42,
     instruction: Annotated[str, typer.Option(help="Wording of the instruction: the first of each, or a seeded draw.")] = "first",
+    prompts: Annotated[
+        str | None, typer.Option(help="Ask the reranker by these prompts: a YAML file, or zero-shot for those of this package.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Of both models' weights: float32 or bfloat16.")] = "float32",
     work: Annotated[Path, typer.Option(help="Folder for the retriever's vectors, which a later run uses again.")] = Path("runs/eval"),
     batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. Default: by device.")] = None,
@@ -44,7 +47,7 @@ def score(
         "instruction": instruction,
         "dtype": dtype,
     }
-    given |= {"pools": [kind.value for kind in pool or Pool], "batch_tokens": batch_tokens}
+    given |= {"pools": [kind.value for kind in pool or Pool], "batch_tokens": batch_tokens, "prompts": prompts}
     if tasks is not None:
         given["settings"] = [name.strip() for name in tasks.split(",") if name.strip()]
     table = Manifest.read(run(model, reranker, benchmark, out, parse(given, "umr score"), work))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,5 +23,7 @@ def world(
     header = ("setting", "train", "val", "test", "train pool", "local pool")
     console.table(header, ((name, *(row[key.replace(" ", "_")] for key in header[1:])) for name, row in summary.counts.items()))
     rest = f"{summary.media:,} images and videos, {summary.captions:,} captions, {summary.text_pairs:,} text pairs"
+    texts = json.loads((out / "text_retrieval" / "text_retrieval.json").read_text("utf-8"))
+    rest += f"; text retrieval: {texts['corpus.jsonl']:,} documents, {texts['queries.jsonl']:,} questions"
     how = "was there already" if summary.reused else f"made in {summary.seconds:.1f} s ({summary.items_per_second:,.0f} items/s)"
     console.say(f"{rest}\n{out}: {how}")

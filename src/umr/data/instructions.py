@@ -19,12 +19,16 @@ class Instructions:
     Args:
         path: the file.
 
+    Attributes:
+        datasets: names of datasets by id, as the file spells them.
+
     Raises:
         DataError: missing file or malformed line, with file and line.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.datasets: dict[int, str] = {}
         self._wordings: dict[tuple[int, str, str], tuple[str, ...]] = {}
         try:
             lines = path.read_text("utf-8").split("\n")
@@ -69,6 +73,7 @@ class Instructions:
         if key in self._wordings:
             raise DataError(f"{where}: dataset {key[0]}, {query} -> {candidate} has a line already")
         self._wordings[key] = wordings
+        self.datasets.setdefault(key[0], cells[2])
 
 
 def choose(wordings: Sequence[str], qid: str, seed: int | None = None, epoch: int = 0) -> str | None:

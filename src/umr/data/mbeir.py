@@ -85,6 +85,9 @@ class MBeir:
         DataError: `root` is not such a folder.
     """
 
+    one_pool: bool = False
+    shared_ids: bool = False
+
     def __init__(self, root: Path, on_error: OnError = "fail", query_text: QueryText = "separate") -> None:
         self.root, self.on_error, self.query_text = Path(root), on_error, query_text
         if on_error not in ("fail", "skip"):
@@ -92,7 +95,7 @@ class MBeir:
         if query_text not in get_args(QueryText):
             raise DataError(f"query_text must be 'separate' or 'joined', not {query_text!r}")
         if not (self.root / "query").is_dir():
-            raise DataError(f"{self.root}: is not an M-BEIR folder (it has no folder 'query')")
+            raise DataError(f"{self.root}: is not an M-BEIR folder (no folder 'query'), nor a text-retrieval set (no 'corpus.jsonl')")
         self._pools: dict[Path, Pool] = {}
         self._queries: dict[tuple[Path, ...], Queries] = {}
         self._judgements: dict[Path, Judgements] = {}
@@ -183,10 +186,19 @@ class MBeir:
         """Where the judgements of a setting are."""
         return self.root / "qrels" / split / f"mbeir_{_setting(setting).name}_{split}_qrels.txt"
 
+    def train_judgement_paths(self) -> tuple[Path, ...]:
+        """Files of training judgements, which may call more right than the queries' own lists do."""
+        return tuple(sorted((self.root / "qrels" / "train").glob("mbeir_*_train_qrels.txt")))
+
+    @property
+    def instructions_path(self) -> Path:
+        """Where the instructions are, if there are any."""
+        return self.root / "instructions" / "query_instructions.tsv"
+
     @cached_property
     def instructions(self) -> Instructions | None:
         """The instructions; `None` for a tree without the file, whose queries then have none."""
-        path = self.root / "instructions" / "query_instructions.tsv"
+        path = self.instructions_path
         return Instructions(path) if path.exists() else None
 
     def wordings(self, qid: str, query_modality: str, target_modality: str) -> tuple[str, ...]:
@@ -214,7 +226,7 @@ class MBeir:
 
     def fingerprint(self, split: str, settings: Sequence[Setting | str] | None = None) -> str:
         """Hash over the queries, pools, judgements and instructions of a split; see `umr.data.fingerprint`."""
-        paths = {self.global_pool_path(split), self.root / "instructions" / "query_instructions.tsv"}
+        paths = {self.global_pool_path(split), self.instructions_path}
         if split == "train":
             paths |= set(self.train_query_paths(settings))
         else:

@@ -43,6 +43,10 @@ class Report:
         """How many problems there are of each kind."""
         return Counter(problem.kind for problem in self.problems)
 
+    def add(self, kind: str, path: Path, line: int, what: str) -> None:
+        """Note a fault."""
+        self.problems.append(Problem(kind, path, line, what))
+
     def __str__(self) -> str:
         lines = [f"{count} {name}" for name, count in self.counts.items()]
         for kind, count in sorted(self.problem_counts.items()):

@@ -82,6 +82,11 @@ class Queries(Sequence[MBeirQuery]):
         return [qid for index in self.indexes for qid in index.ids]
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files they come from."""
+        return tuple(index.path for index in self.indexes)
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """Lines left out under `on_error="skip"`."""
         return tuple(problem for index in self.indexes for problem in index.problems)

@@ -20,8 +20,11 @@ TASKS: dict[int, tuple[str, str]] = {
     7: ("image,text", "image"),
     8: ("image,text", "image,text"),
     9: ("text", "video"),
+    10: ("text", "text"),
 }
-"""Task id -> modality of the query and of what is looked for. M-BEIR has 0 to 8 without 5; 9 is ours."""
+"""Task id -> modality of the query and of what is looked for. M-BEIR has 0 to 8 without 5; 9 and 10 are ours. 10 is text retrieval
+with grades of relevance (`umr.data.text_retrieval`), measured by nDCG@10 where 1 is measured by hits."""
+TEXT_RETRIEVAL = 10
 
 _MODALITIES = {"text": "text", "image": "image", "image,text": "image,text", "text,image": "image,text", "video": "video"}
 
@@ -47,6 +50,11 @@ class MBeirQuery:
     positives: tuple[str, ...]
     negatives: tuple[str, ...]
     target_modality: str
+
+
+def is_text_retrieval(setting: str) -> bool:
+    """Whether a setting, `"<dataset>_task<k>"`, is one of text retrieval with grades."""
+    return setting.endswith(f"_task{TEXT_RETRIEVAL}")
 
 
 def normalise_text(text: str | None) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from umr.data.mbeir import MBeir
+from umr.data.benchmark import Benchmark, PoolName, open_benchmark
 from umr.errors import RecipeError
 from umr.evaluation.declarations import METRICS, main_metric
-from umr.evaluation.mbeir import POOLS, PoolName, evaluate
+from umr.evaluation.mbeir import evaluate
 from umr.evaluation.metrics import Judged, Qrels, judge
 from umr.evaluation.rerank import Reranked, Reranking
+from umr.evaluation.searches import POOLS
 from umr.evaluation.weights import Point, Weights
 from umr.evaluation.wording import Wording
 from umr.mining.fill import PairScorer
@@ -28,7 +29,7 @@ MRR_DEPTH = 50
 def choose_weights(
     encoder: Encoder,
     reranker: PairScorer,
-    benchmark: MBeir | Path,
+    benchmark: Benchmark | Path,
     split: str = "val",
     grid: Sequence[float] = GRID,
     depth: int = 50,
@@ -64,7 +65,7 @@ def choose_weights(
     if not grid or not all(np.isfinite(weight) and weight >= 0 for weight in grid):
         raise RecipeError(f"grid must be weights of 0 or more, not {', '.join(map(str, grid)) or 'none'}")
     plan = Reranking(reranker, depth, 0.0)
-    data = benchmark if isinstance(benchmark, MBeir) else MBeir(Path(benchmark))
+    data = open_benchmark(Path(benchmark)) if isinstance(benchmark, str | Path) else benchmark
     result = evaluate(encoder, data, pools, tasks, split, work_dir, instruction, max(depth, MRR_DEPTH), plan)
     assert result.rerank is not None
     curve = {}

@@ -1,9 +1,10 @@
-"""What is measured where: the metrics, and the one that M-BEIR reports for each of its searches."""
+"""What is measured where: the metrics, and the one that M-BEIR and BEIR report for each of their searches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from umr.data.mbeir_records import is_text_retrieval
 from umr.evaluation import metrics
 from umr.evaluation.metrics import Judged, Scores
 
@@ -18,18 +19,36 @@ METRICS: dict[str, Callable[[Judged], Scores]] = {
 }
 """Metric name -> one value a query. Their means over queries are reported."""
 
+TEXT_METRICS: dict[str, Callable[[Judged], Scores]] = {
+    **METRICS,
+    "recall@20": lambda judged: metrics.recall_at(judged, 20),
+    "recall@50": lambda judged: metrics.recall_at(judged, 50),
+    "recall@100": lambda judged: metrics.recall_at(judged, 100),
+    "mrr@10": lambda judged: metrics.reciprocal_rank_at(judged, 10),
+}
+"""The same for text retrieval. Those that look further than an evaluation does are left out."""
+
 MIN_DEPTH = 10
 """Results a query that the metrics above need."""
 
 _MAIN_AT_10 = ("fashion200k", "fashioniq")
 
 
-def main_metric(setting: str) -> str:
-    """The metric that enters M-BEIR's average: hit rate at 10 for Fashion200K and FashionIQ, at 5 elsewhere.
+def metrics_of(setting: str, depth: int) -> dict[str, Callable[[Judged], Scores]]:
+    """What is measured for a setting when so many results a query are known."""
+    if not is_text_retrieval(setting):
+        return METRICS
+    return {name: metric for name, metric in TEXT_METRICS.items() if int(name.partition("@")[2] or 0) <= depth}
 
-    The rule of UniIR (Wei et al., ECCV 2024), which calls it recall.
+
+def main_metric(setting: str) -> str:
+    """The metric that enters the average: nDCG@10 for text retrieval; of M-BEIR hit rate at 10 for Fashion200K and FashionIQ, else at 5.
+
+    The rules of BEIR (Thakur et al., NeurIPS 2021) and of UniIR (Wei et al., ECCV 2024), which calls the hit rate recall.
 
     Args:
         setting: `"<dataset>_task<k>"`.
     """
+    if is_text_retrieval(setting):
+        return "ndcg@10"
     return "hit@10" if setting.rsplit("_task", 1)[0] in _MAIN_AT_10 else "hit@5"

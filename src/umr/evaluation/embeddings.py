@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from umr.data.benchmark import Benchmark, Pool, Queries
 from umr.data.fingerprint import fingerprint
-from umr.data.mbeir import MBeir, Pool, Queries, Setting
+from umr.data.mbeir import Setting
 from umr.evaluation.wording import Wording, instruction_of
 from umr.items import Item, Side, Text
 from umr.progress import Bar
@@ -50,7 +51,7 @@ class Embeddings:
         work_dir: folder for the stores.
     """
 
-    def __init__(self, encoder: Encoder, benchmark: MBeir, work_dir: Path) -> None:
+    def __init__(self, encoder: Encoder, benchmark: Benchmark, work_dir: Path) -> None:
         self._encoder, self._benchmark = encoder, benchmark
         self._folder = Path(work_dir) / "vectors" / _hash(encoder.fingerprint)
 
@@ -78,7 +79,7 @@ class Embeddings:
         known = [(query.qid, query.target_modality, instruction_of(query, wording)) for query in asked]
         qids, targets, instructions = zip(*known, strict=True)
         fetch = partial(_query_items, queries, places_Q)
-        source = self._source([index.path for index in queries.indexes], len(qids), fetch, repr(instructions), *more)
+        source = self._source(queries.paths, len(qids), fetch, repr(instructions), *more)
         store = self._fill(f"queries/{name}-{wording}", source, qids, fetch, "query", bar, instructions)
         return QueryVectors(store, qids, targets, instructions)
 

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from umr.data.mbeir import MBeir, Pool, Queries, Setting
-from umr.errors import DataError, RecipeError
-from umr.evaluation.declarations import METRICS, MIN_DEPTH, main_metric
+from umr.data.benchmark import Benchmark, Pool, PoolName, Queries, open_benchmark, searched_pools
+from umr.data.mbeir import Setting
+from umr.data.mbeir_records import is_text_retrieval
+from umr.errors import RecipeError
+from umr.evaluation.calibration import Calibration
+from umr.evaluation.declarations import MIN_DEPTH, main_metric, metrics_of
+from umr.evaluation.domains import domains, same_domain
 from umr.evaluation.embeddings import Embeddings, QueryVectors
-from umr.evaluation.metrics import Qrels, expected_hit_at, judge
+from umr.evaluation.metrics import Qrels, expected_hit_at, expected_ndcg_at, judge
+from umr.evaluation.modality import ACCURACY_AT, OUTCOMES, Codes, Diagnosis, Flags, accuracy_at, codes_of, outcomes
 from umr.evaluation.rerank import Reranking, RerankReport, Search, ask, report
 from umr.evaluation.result import EvaluationResult, PoolResult, Run, SettingResult
+from umr.evaluation.searches import POOLS, Mixed, Searches, Target, chosen_settings, work_folder
 from umr.evaluation.wording import Wording, check_wording
-from umr.progress import Bar, progress
 from umr.protocols import Encoder, query_text_of
-from umr.store import VectorStore, VectorView, exact_topk
-
-PoolName: TypeAlias = Literal["local", "global"]
-POOLS: tuple[PoolName, ...] = ("local", "global")
 
 
 def evaluate(
     encoder: Encoder,
-    benchmark: MBeir | Path,
+    benchmark: Benchmark | Path,
     pools: Sequence[PoolName] = POOLS,
     tasks: Sequence[str] | None = None,
     split: str = "test",
@@ -41,6 +37,8 @@ def evaluate(
     instruction: Wording = "first",
     depth: int = 50,
     rerank: Reranking | None = None,
+    modality_filter: bool = False,
+    calibration: Calibration | None = None,
 ) -> EvaluationResult:
     """Embed queries and candidates, search exactly, rerank where asked to, and score.
 
@@ -56,27 +54,36 @@ def evaluate(
         instruction: `"first"` wording of each instruction, a `"seeded"` draw for each query, or `"none"`.
         depth: results a query, at least 10; MRR looks this far.
         rerank: order the first results anew by cosine + weight * P(Yes); see `umr.evaluation.rerank`.
+        modality_filter: of the global pool rank only the candidates of the modality wanted; results call it `"global-filtered"`.
+        calibration: add offsets to the scores of each modality in the global pool; results call it `"global-calibrated"`.
 
     Returns:
         Scores in percent, averages, rankings and times.
 
     Raises:
         DataError: unusable data, or an unknown setting.
-        RecipeError: an argument without meaning.
+        RecipeError: an argument without meaning, or weights or offsets that were chosen for another model.
         StoreError: damaged vectors in `work_dir`, or a model that gives vectors that are zero or not finite.
     """
-    benchmark = (benchmark if isinstance(benchmark, MBeir) else MBeir(Path(benchmark))).with_query_text(query_text_of(encoder))
-    _check_arguments(pools, instruction, depth, rerank)
-    settings = _settings(benchmark, split, tasks)
-    with _folder(work_dir) as folder:
-        job = _Job(encoder.fingerprint, benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder), {})
-        queries = job.embed_queries(instruction)
-        searches = job.embed_candidates()
-        runs = job.search(queries, searches)
+    benchmark = open_benchmark(Path(benchmark)) if isinstance(benchmark, str | Path) else benchmark
+    benchmark = benchmark.with_query_text(query_text_of(encoder))
+    mixed = Mixed(modality_filter, calibration)
+    _check_arguments(pools, instruction, depth, rerank, mixed)
+    if benchmark.one_pool and mixed != Mixed():
+        raise RecipeError(f"{benchmark.root}: has one pool of texts; modality_filter and calibration have no effect there, leave them out")
+    pools = searched_pools(benchmark, pools)
+    _check_models(encoder.fingerprint, rerank, calibration)
+    settings = chosen_settings(benchmark, split, tasks)
+    seconds: dict[str, float] = {}
+    with work_folder(work_dir) as folder:
+        searches = Searches(benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder), mixed, seconds)
+        queries, targets = searches.embed_queries(instruction), searches.embed_candidates()
+        runs = searches.runs(queries, targets)
         reranked = None
         if rerank is not None:
-            runs, reranked = job.rerank(rerank, queries, searches, runs, instruction, folder)
-        results = job.score(queries, searches, runs)
+            runs, reranked = _reranked(rerank, encoder.fingerprint, searches, queries, targets, runs, instruction, folder)
+        known = domains(benchmark, {one.dataset: queries[one.name].qids for one in settings})
+        results = _Scoring(searches, queries, targets, known).settings(runs)
     return EvaluationResult(
         fingerprint=encoder.fingerprint,
         dimension=encoder.dimension,
@@ -85,196 +92,134 @@ def evaluate(
         instruction=instruction,
         depth=depth,
         settings=results,
-        left_out=job.left_out(),
+        left_out=_left_out(benchmark, split, settings, pools),
         rerank=reranked,
+        mixed=mixed,
         runs=runs,
-        seconds=job.seconds,
+        seconds=seconds,
     )
 
 
 @dataclass(frozen=True)
-class _Search:
-    """One pool to search in for one setting."""
+class _Scoring:
+    """From rankings to scores.
 
-    pool: Pool
-    vectors: VectorStore | VectorView
+    Attributes:
+        searches: what was searched.
+        domains: of datasets, by id.
+    """
 
+    searches: Searches
+    queries: dict[str, QueryVectors]
+    targets: dict[tuple[str, str], Target]
+    domains: dict[int, str]
 
-@dataclass(frozen=True)
-class _Job:
-    """The steps of one evaluation."""
-
-    encoder: str
-    benchmark: MBeir
-    split: str
-    settings: Sequence[Setting]
-    pools: Sequence[PoolName]
-    depth: int
-    embeddings: Embeddings
-    seconds: dict[str, float]
-
-    def embed_queries(self, instruction: Wording) -> dict[str, QueryVectors]:
-        """Query vectors by setting."""
-        total = sum(len(self.benchmark.queries(setting, self.split)) for setting in self.settings)
-        with self._timed("embedding queries", total) as bar:
-            return {one.name: self.embeddings.queries(one, self.split, instruction, bar) for one in self.settings}
-
-    def embed_candidates(self) -> dict[tuple[str, str], _Search]:
-        """What to search in, by setting and pool name."""
-        local, everything = self._open_pools()
-        parts = local | (self._parts_of(everything, local) if everything is not None else {})
-        with self._timed("embedding candidates", sum(map(len, parts.values()))) as bar:
-            stores = {name: self.embeddings.candidates(pool, bar) for name, pool in parts.items()}
-        searches = {(name, "local"): _Search(pool, stores[name]) for name, pool in local.items()}
-        if everything is not None:
-            view = self._view(everything, list(stores.values()))
-            searches |= {(setting.name, "global"): _Search(everything, view) for setting in self.settings}
-        return searches
-
-    def _open_pools(self) -> tuple[dict[str, Pool], Pool | None]:
-        local = {one.name: self.benchmark.pool(one, self.split) for one in self.settings} if "local" in self.pools else {}
-        everything = self.benchmark.global_pool(self.split) if "global" in self.pools else None
-        for pool in (*local.values(), *([] if everything is None else [everything])):
-            if not len(pool):
-                raise DataError(f"{pool.path}: has no usable candidates")
-        return local, everything
-
-    def _view(self, everything: Pool, stores: list[VectorStore]) -> VectorView:
-        """The vectors of the global pool, after embedding what no local pool has."""
-        missing = self.embeddings.missing(everything, stores)
-        if missing:
-            with self._timed("embedding further candidates", len(missing)) as bar:
-                stores = [*stores, self.embeddings.some(everything, missing, bar)]
-        return VectorView(stores, everything.ids)
-
-    def _parts_of(self, everything: Pool, known: dict[str, Pool]) -> dict[str, Pool]:
-        """Local pools that lie wholly in the global one: embedded on their own, they serve later evaluations too."""
-        parts = {}
-        for setting in self.benchmark.settings(self.split):
-            if setting.name in known or not self.benchmark.pool_path(setting, self.split).is_file():
-                continue
-            pool = self.benchmark.pool(setting, self.split)
-            if (everything.find(pool.ids) >= 0).all():
-                parts[setting.name] = pool
-        return parts
-
-    def search(self, queries: dict[str, QueryVectors], searches: dict[tuple[str, str], _Search]) -> dict[tuple[str, str], Run]:
-        """Rankings by setting and pool."""
-        with self._timed("searching", sum(len(one.pool) for one in searches.values()), "candidates") as bar:
-            return {
-                (setting.name, pool): self._run(queries[setting.name], searches[setting.name, pool], bar)
-                for setting in self.settings
-                for pool in POOLS
-                if pool in self.pools
-            }
-
-    def rerank(
-        self,
-        plan: Reranking,
-        queries: dict[str, QueryVectors],
-        searches: dict[tuple[str, str], _Search],
-        runs: dict[tuple[str, str], Run],
-        wording: Wording,
-        folder: Path,
-    ) -> tuple[dict[tuple[str, str], Run], RerankReport]:
-        """Rankings with the first results in another order, and what the reranker did."""
-        asked = [
-            Search(setting, pool, run, wording, _label(queries[setting].store, searches[setting, pool].vectors))
-            for (setting, pool), run in runs.items()
-        ]
-        pairs = sum(len(run.qids) * min(plan.depth, run.rows_QK.shape[1]) for run in runs.values())
-        with self._timed("reranking", pairs, "pairs") as bar:
-            found = ask(plan, self.benchmark, self.split, self.encoder, asked, folder, bar)
-        qrels = {setting.name: self.benchmark.qrels(setting, self.split) for setting in self.settings}
-        fused = {key: one.fused(plan.weight(key[0])) for key, one in found.items()}
-        return fused, report(plan, found, qrels, self.depth)
-
-    def score(
-        self, queries: dict[str, QueryVectors], searches: dict[tuple[str, str], _Search], runs: dict[tuple[str, str], Run]
-    ) -> tuple[SettingResult, ...]:
-        """Scores of the rankings."""
+    def settings(self, runs: dict[tuple[str, str], Run]) -> tuple[SettingResult, ...]:
+        """Scores of the rankings by setting."""
         results = []
-        for setting in self.settings:
-            asked, qrels = queries[setting.name], self.benchmark.qrels(setting, self.split)
-            found: dict[str, PoolResult] = {
-                pool: _score(runs[setting.name, pool], asked, qrels, searches[setting.name, pool], self.depth, pool == "global")
-                for pool in POOLS
-                if pool in self.pools
-            }
+        for setting in self.searches.settings:
+            qrels = self.searches.benchmark.qrels(setting, self.searches.split)
+            found = {pool: self._pool(runs[setting.name, pool], setting.name, pool, qrels) for pool in self.searches.names}
             task = " -> ".join(setting.modalities) if setting.modalities else "mixed"
-            results.append(SettingResult(setting.name, task, main_metric(setting.name), len(asked.qids), found))
+            results.append(SettingResult(setting.name, task, main_metric(setting.name), len(self.queries[setting.name].qids), found))
         return tuple(results)
 
-    def _run(self, asked: QueryVectors, search: _Search, bar: Bar) -> Run:
-        queries_QD = asked.store.read(0, len(asked.store))
-        rows_QK, scores_QK = exact_topk(queries_QD, search.vectors, self.depth, bar=bar)
-        return Run(asked.qids, rows_QK, scores_QK, search.vectors.ids)
+    def _pool(self, run: Run, setting: str, pool: str, qrels: Qrels) -> PoolResult:
+        asked, target = self.queries[setting], self.targets[setting, pool]
+        judged = judge(run.qids, run.rankings(), qrels, self.searches.depth)
+        scores = {name: _percent(metric(judged)) for name, metric in metrics_of(setting, self.searches.depth).items()}
+        diagnosis = None
+        if target.modalities_N is not None:
+            more, diagnosis = self._diagnosed(run, asked, target.modalities_N, judged.gain_QK[:, 0] > 0)
+            scores |= more
+        ranked_N = None
+        if pool == "global-filtered":
+            ranked_N = target.modalities == codes_of(asked.targets[:1])[0]
+        size = len(target.pool) if ranked_N is None else int(ranked_N.sum())
+        reachable_Q = _reachable(run.qids, qrels, target.pool, ranked_N)
+        chance = {f"hit@{k}": _percent(expected_hit_at(reachable_Q, size, k)) for k in (1, 5, 10)}
+        if is_text_retrieval(setting):
+            chance["ndcg@10"] = _percent(expected_ndcg_at(judged, _reachable_gains(run.qids, qrels, target.pool), size, 10))
+        return PoolResult(size, scores, chance, diagnosis)
 
-    def left_out(self) -> dict[str, int]:
-        """How many lines were unusable, where the benchmark is read with `on_error="skip"`."""
-        parts: dict[str, Sequence[Pool | Queries]] = {
-            "queries": [self.benchmark.queries(setting, self.split) for setting in self.settings],
-            "local candidates": [self.benchmark.pool(setting, self.split) for setting in self.settings if "local" in self.pools],
-            "global candidates": [self.benchmark.global_pool(self.split)] if "global" in self.pools else [],
-        }
-        return {name: sum(len(one.problems) for one in opened) for name, opened in parts.items()}
-
-    @contextmanager
-    def _timed(self, step: str, total: int, unit: str = "items") -> Iterator[Bar]:
-        start = time.monotonic()
-        with progress(step, total, unit) as bar:
-            yield bar
-        self.seconds[step] = time.monotonic() - start
-
-
-def _label(queries: VectorStore, candidates: VectorStore | VectorView) -> str:
-    """One hash for the data behind a search."""
-    stores = candidates.stores if isinstance(candidates, VectorView) else [candidates]
-    sources = [queries.source, *sorted({store.source for store in stores})]
-    return hashlib.blake2b("\n".join(sources).encode(), digest_size=8).hexdigest()
-
-
-def _score(run: Run, asked: QueryVectors, qrels: Qrels, search: _Search, depth: int, with_modality: bool) -> PoolResult:
-    judged = judge(run.qids, run.rankings(), qrels, depth)
-    found = {name: _percent(metric(judged)) for name, metric in METRICS.items()}
-    if with_modality:
-        first = search.vectors.modalities.take(pa.array(run.rows_QK[:, 0])).to_pylist()
-        found["modality_accuracy@1"] = _percent(np.array(first) == np.array(asked.targets))
-    reachable_Q = _reachable(run.qids, qrels, search.pool)
-    chance = {f"hit@{k}": _percent(expected_hit_at(reachable_Q, len(search.pool), k)) for k in (1, 5, 10)}
-    return PoolResult(len(search.pool), found, chance)
+    def _diagnosed(self, run: Run, asked: QueryVectors, modalities_N: Codes, right_Q: Flags) -> tuple[dict[str, float], Diagnosis]:
+        """Modality accuracies and shares of the types of error in percent, and the counts behind them."""
+        found_QK, wanted_Q = modalities_N[run.rows_QK], codes_of(asked.targets)
+        first = run.dids.take(pa.array(run.rows_QK[:, 0])).to_pylist()
+        types_Q = outcomes(right_Q, found_QK[:, 0] == wanted_Q, same_domain(run.qids, first, self.domains))
+        scores = {f"modality_accuracy@{k}": _percent(accuracy_at(found_QK, wanted_Q, k)) for k in ACCURACY_AT}
+        scores |= {name: _percent(types_Q == place) for place, name in enumerate(OUTCOMES) if place}
+        return scores, Diagnosis.of(codes_of(asked.store.modalities), found_QK[:, 0], types_Q)
 
 
-def _reachable(qids: Sequence[str], qrels: Qrels, pool: Pool) -> npt.NDArray[np.int64]:
-    """How many relevant candidates of each query are in the pool; M-BEIR judges some that are in another one."""
+def _reranked(
+    plan: Reranking,
+    encoder: str,
+    searches: Searches,
+    queries: dict[str, QueryVectors],
+    targets: dict[tuple[str, str], Target],
+    runs: dict[tuple[str, str], Run],
+    wording: Wording,
+    folder: Path,
+) -> tuple[dict[tuple[str, str], Run], RerankReport]:
+    """Rankings with the first results in another order, and what the reranker did."""
+    asked = [
+        Search(setting, pool, run, wording, searches.label(queries[setting], targets[setting, pool]))
+        for (setting, pool), run in runs.items()
+    ]
+    pairs = sum(len(run.qids) * min(plan.depth, run.rows_QK.shape[1]) for run in runs.values())
+    with searches.timed("reranking", pairs, "pairs") as bar:
+        found = ask(plan, searches.benchmark, searches.split, encoder, asked, folder, bar)
+    qrels = {setting.name: searches.benchmark.qrels(setting, searches.split) for setting in searches.settings}
+    fused = {key: one.fused(plan.weight(key[0])) for key, one in found.items()}
+    return fused, report(plan, found, qrels, searches.depth)
+
+
+def _left_out(benchmark: Benchmark, split: str, settings: Sequence[Setting], pools: Sequence[PoolName]) -> dict[str, int]:
+    """How many lines were unusable, where the benchmark is read with `on_error="skip"`."""
+    parts: dict[str, Sequence[Pool | Queries]] = {
+        "queries": [benchmark.queries(setting, split) for setting in settings],
+        "local candidates": [benchmark.pool(setting, split) for setting in settings if "local" in pools],
+        "global candidates": [benchmark.global_pool(split)] if "global" in pools else [],
+    }
+    return {name: sum(len(one.problems) for one in opened) for name, opened in parts.items()}
+
+
+def _reachable(qids: Sequence[str], qrels: Qrels, pool: Pool, ranked_N: Flags | None) -> npt.NDArray[np.int64]:
+    """How many relevant candidates of each query are in the pool; M-BEIR judges some that are in another one.
+
+    Args:
+        qids: the queries.
+        qrels: judgements.
+        pool: N candidates.
+        ranked_N: which of them are ranked; `None` for all.
+    """
     pairs = [(row, did) for row, qid in enumerate(qids) for did in qrels.get(qid, ())]
-    inside = pool.find([did for _, did in pairs]) >= 0
+    places = pool.find([did for _, did in pairs])
+    inside = (places >= 0) & (True if ranked_N is None else ranked_N[places])
     return np.bincount(np.array([row for row, _ in pairs], np.int64)[inside], minlength=len(qids))
+
+
+def _reachable_gains(qids: Sequence[str], qrels: Qrels, pool: Pool) -> npt.NDArray[np.float64]:
+    """Sum of the relevances of each query's candidates that are in the pool."""
+    judged = [(row, did, grade) for row, qid in enumerate(qids) for did, grade in qrels.get(qid, {}).items()]
+    inside = pool.find([did for _, did, _ in judged]) >= 0
+    rows, grades = (np.array([one[place] for one in judged], np.int64) for place in (0, 2))
+    return np.asarray(np.bincount(rows[inside], grades[inside], minlength=len(qids)), np.float64)
 
 
 def _percent(values_Q: npt.NDArray[np.float64] | npt.NDArray[np.bool_]) -> float:
     return 100 * float(values_Q.mean())
 
 
-def _settings(benchmark: MBeir, split: str, tasks: Sequence[str] | None) -> tuple[Setting, ...]:
-    known = benchmark.settings(split)
-    if not known:
-        raise DataError(f"{benchmark.root}: has no queries of split {split!r}")
-    for task in tasks or ():
-        if task not in {setting.name for setting in known}:
-            raise DataError(f"{benchmark.root}: has no task {task!r} in split {split!r}; it has " + ", ".join(one.name for one in known))
-    if tasks is not None and not tasks:
-        raise RecipeError("tasks is empty: name some, or leave it out for all")
-    chosen = tuple(setting for setting in known if tasks is None or setting.name in tasks)
-    for setting in chosen:
-        if not len(benchmark.queries(setting, split)):
-            raise DataError(f"{benchmark.query_path(setting, split)}: has no usable queries")
-    return chosen
-
-
-def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int, rerank: Reranking | None) -> None:
+def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int, rerank: Reranking | None, mixed: Mixed) -> None:
     if not pools or set(pools) - set(POOLS):
         raise RecipeError(f"pools must be some of {', '.join(POOLS)}, not {', '.join(pools) or 'none'}")
+    for name, given in (("modality_filter", mixed.modality_filter), ("calibration", mixed.calibration is not None)):
+        if given and "global" not in pools:
+            raise RecipeError(f"{name} has no effect without the global pool; leave it out, or search the global pool")
+    if mixed.modality_filter and mixed.calibration is not None:
+        raise RecipeError("calibration has no effect with modality_filter, which ranks one modality alone; give one of them")
     check_wording(instruction)
     if depth < MIN_DEPTH:
         raise RecipeError(f"depth must be at least {MIN_DEPTH}, not {depth}: hit@10 and ndcg@10 look that far")
@@ -282,10 +227,8 @@ def _check_arguments(pools: Sequence[PoolName], instruction: Wording, depth: int
         raise RecipeError(f"rerank depth {rerank.depth} is above the {depth} results a query that are searched: raise depth, too")
 
 
-@contextmanager
-def _folder(work_dir: Path | None) -> Iterator[Path]:
-    if work_dir is not None:
-        yield Path(work_dir)
-    else:
-        with tempfile.TemporaryDirectory(prefix="umr-eval-") as folder:
-            yield Path(folder)
+def _check_models(encoder: str, rerank: Reranking | None, calibration: Calibration | None) -> None:
+    if calibration is not None:
+        calibration.check(encoder)
+    if rerank is not None:
+        rerank.check(encoder)

@@ -77,7 +77,12 @@ def ndcg_at(judged: Judged, k: int) -> Scores:
 
 def reciprocal_rank(judged: Judged) -> Scores:
     """1 / rank of the first relevant result; its mean over queries is MRR. Shape (Q,)."""
-    relevant_QK = judged.gain_QK > 0
+    return reciprocal_rank_at(judged, judged.gain_QK.shape[1])
+
+
+def reciprocal_rank_at(judged: Judged, k: int) -> Scores:
+    """1 / rank of the first relevant result among the first `k`, else 0; its mean over queries is MRR@k. Shape (Q,)."""
+    relevant_QK = _cut(judged.gain_QK, k) > 0
     return np.where(relevant_QK.any(axis=1), 1 / (relevant_QK.argmax(axis=1) + 1), 0.0)
 
 
@@ -104,6 +109,21 @@ def expected_hit_at(relevant_Q: npt.NDArray[np.int64], pool_size: int, k: int) -
     drawn_k = np.arange(min(k, pool_size))
     miss_Qk = np.clip((pool_size - relevant_Q[:, None] - drawn_k) / (pool_size - drawn_k), 0, 1)
     return np.asarray(1 - miss_Qk.prod(axis=1))
+
+
+def expected_ndcg_at(judged: Judged, gains_Q: Scores, pool_size: int, k: int) -> Scores:
+    """Chance level of `ndcg_at`: its mean over all orders of the pool. Shape (Q,).
+
+    Args:
+        judged: gives the best possible gain.
+        gains_Q: sum of the relevances *in the pool* for each query.
+        pool_size: number of candidates.
+        k: results looked at.
+    """
+    discount_K = 1 / np.log2(np.arange(2, k + 2))
+    ideal_Q = (_cut(judged.ideal_QK, k) * discount_K).sum(axis=1)
+    gained_Q = gains_Q / pool_size * discount_K[: min(k, pool_size)].sum()
+    return np.asarray(np.where(ideal_Q > 0, gained_Q / np.where(ideal_Q > 0, ideal_Q, 1), 0.0))
 
 
 def _cut(values_QK: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:

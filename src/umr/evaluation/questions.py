@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from umr.data.mbeir import MBeir
+from umr.data.benchmark import Benchmark
 from umr.data.mbeir_queries import MBeirQuery
 from umr.evaluation.wording import Wording, instruction_of
 from umr.items import Item
@@ -16,13 +16,13 @@ def asked(query: MBeirQuery, positives: tuple[str, ...], wording: Wording) -> As
     return Asked(query.item, instruction_of(query, wording), positives)
 
 
-def questions(benchmark: MBeir, setting: str, split: str, wording: Wording) -> Callable[[str], Asked]:
+def questions(benchmark: Benchmark, setting: str, split: str, wording: Wording) -> Callable[[str], Asked]:
     """The queries of a setting by qid."""
     queries, qrels = benchmark.queries(setting, split), benchmark.qrels(setting, split)
     return lambda qid: asked(queries.get(qid), tuple(qrels.get(qid, ())), wording)
 
 
-def candidates(benchmark: MBeir, setting: str, split: str, pool: str) -> Callable[[str], Item]:
+def candidates(benchmark: Benchmark, setting: str, split: str, pool: str) -> Callable[[str], Item]:
     """The candidates of a setting by did; in training both pools are parts of one."""
     if split == "train":
         return benchmark.train_pool().item

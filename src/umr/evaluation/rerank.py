@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from umr.data.mbeir import MBeir
+from umr.data.benchmark import Benchmark
 from umr.errors import RecipeError, StoreError
 from umr.evaluation.declarations import METRICS, main_metric
 from umr.evaluation.metrics import Qrels, judge
@@ -44,17 +44,27 @@ class Reranking:
         reranker: gives P(Yes).
         depth: results of each query that are reranked.
         weights: of P(Yes) beside the cosine: one number for all settings, or `Weights`.
+        weights_of_another_model: take `Weights` although they were chosen for another retriever or reranker, as when a student
+            is measured with those of its teacher.
     """
 
     reranker: PairScorer
     depth: int = 50
     weights: float | Weights = 1.0
+    weights_of_another_model: bool = False
 
     def __post_init__(self) -> None:
+        if self.weights_of_another_model and not (isinstance(self.weights, Weights) and (self.weights.retriever or self.weights.reranker)):
+            raise RecipeError("weights_of_another_model has no effect on weights that were chosen for no model; leave it out")
         if self.depth < 1:
             raise RecipeError(f"rerank depth must be at least 1, not {self.depth}")
         if not isinstance(self.weights, Weights) and not (np.isfinite(self.weights) and self.weights >= 0):
             raise RecipeError(f"rerank weight must be 0 or more, not {self.weights}: less would put what the reranker prefers last")
+
+    def check(self, retriever: str) -> None:
+        """Raise `RecipeError` if the weights were chosen for another retriever or reranker, unless that is what was asked for."""
+        if isinstance(self.weights, Weights) and not self.weights_of_another_model:
+            self.weights.check(retriever, self.reranker.fingerprint)
 
     def weight(self, setting: str) -> float:
         """The weight of a setting."""
@@ -144,7 +154,7 @@ class Search:
 
 
 def ask(
-    plan: Reranking, benchmark: MBeir, split: str, encoder: str, searches: Sequence[Search], folder: Path, bar: Bar
+    plan: Reranking, benchmark: Benchmark, split: str, encoder: str, searches: Sequence[Search], folder: Path, bar: Bar
 ) -> dict[tuple[str, str], Reranked]:
     """Have the reranker judge the first results of every search, or read what it has said before.
 
@@ -161,7 +171,7 @@ def ask(
         By setting and pool.
     """
     origin = Origin(encoder, plan.reranker.fingerprint, plan.reranker.fingerprint)
-    benchmark = benchmark.with_query_text(query_text_of(plan.reranker))  # type: ignore[arg-type]
+    benchmark = benchmark.with_query_text(query_text_of(plan.reranker))
     found: dict[tuple[str, str], Reranked] = {}
     tables: dict[str, list[ScoreWriter]] = {}
     for one in searches:

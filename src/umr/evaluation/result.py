@@ -15,14 +15,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from umr import files
+from umr.evaluation.modality import ACCURACY_AT, OUTCOMES, Diagnosis, short
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from umr.evaluation.rerank import RerankReport
+    from umr.evaluation.searches import Mixed
 
 FORMAT = 1
 RUN_NAME = "umr"
+DIAGNOSED = (*(f"modality_accuracy@{k}" for k in ACCURACY_AT), *OUTCOMES[1:])
+"""What is measured in a mixed pool only: modality accuracies, and shares of UniIR's types of error."""
 _CAPTION = "In percent. t: text, i: image, v: video. chance: random rankings. modality@1: first global result is of the kind looked for."
 
 
@@ -60,15 +64,16 @@ class PoolResult:
     """Scores of one setting over one pool, all in percent.
 
     Attributes:
-        size: number of candidates.
-        metrics: mean over queries by metric name; on the global pool with `"modality_accuracy@1"`, the share of queries
-            whose first result has the modality looked for.
+        size: number of candidates that are ranked.
+        metrics: mean over queries by metric name; in a mixed pool with those of `DIAGNOSED`.
         chance: what random rankings would score, for the hit rates.
+        modality: in a mixed pool, what comes first.
     """
 
     size: int
     metrics: dict[str, float]
     chance: dict[str, float]
+    modality: Diagnosis | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class SettingResult:
         task: such as `"image,text -> image"`.
         main_metric: the metric that enters the average.
         queries: number of queries.
-        pools: by pool name, `"local"` and `"global"`.
+        pools: by pool name: `"local"`, and `"global"` or what a filtered or calibrated one is called.
     """
 
     setting: str
@@ -104,6 +109,7 @@ class EvaluationResult:
         settings: in the benchmark's order.
         left_out: records not evaluated because they were unusable, counted by kind.
         rerank: what a reranker did to the rankings; None for a search alone.
+        mixed: how the global pool was searched, where it was.
         runs: rankings by setting and pool, after reranking; not part of the JSON.
         seconds: time taken by step; not part of the JSON.
     """
@@ -117,24 +123,38 @@ class EvaluationResult:
     settings: tuple[SettingResult, ...]
     left_out: dict[str, int] = field(default_factory=dict)
     rerank: RerankReport | None = None
+    mixed: Mixed | None = None
     runs: Mapping[tuple[str, str], Run] = field(default_factory=dict, repr=False, compare=False)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def pools(self) -> list[str]:
-        """Names of the pools evaluated."""
-        return [pool for pool in ("local", "global") if any(pool in one.pools for one in self.settings)]
+        """Names of the pools evaluated, the local one first."""
+        return list(dict.fromkeys(pool for one in self.settings for pool in one.pools))
+
+    @property
+    def mixed_pool(self) -> str | None:
+        """Name of the pool that holds candidates of all settings; `None` where it was not searched."""
+        return next((pool for pool in self.pools if pool != "local"), None)
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """What comes first in the mixed pool, over the queries of all settings."""
+        found = [pool.modality for one in self.settings for pool in one.pools.values() if pool.modality is not None]
+        return Diagnosis.sum(found) if found else None
 
     @cached_property
     def averages(self) -> dict[str, dict[str, float]]:
-        """Unweighted means over settings by pool: `"main"` (each setting's main metric, as M-BEIR reports) and `"hit@5"`."""
-        return {
-            pool: {
-                "main": float(np.mean([one.pools[pool].metrics[one.main_metric] for one in self.settings])),
-                "hit@5": float(np.mean([one.pools[pool].metrics["hit@5"] for one in self.settings])),
-            }
-            for pool in self.pools
-        }
+        """Unweighted means over settings by pool.
+
+        They are `"main"` (each setting's main metric, as M-BEIR reports), `"hit@5"`, and in a mixed pool those of `DIAGNOSED`.
+        """
+        return {pool: self._averages([one.pools[pool] for one in self.settings], pool == self.mixed_pool) for pool in self.pools}
+
+    def _averages(self, found: list[PoolResult], mixed: bool) -> dict[str, float]:
+        mains = [pool.metrics[one.main_metric] for one, pool in zip(self.settings, found, strict=True)]
+        others = {name: float(np.mean([pool.metrics[name] for pool in found])) for name in ("hit@5", *(DIAGNOSED if mixed else ()))}
+        return {"main": float(np.mean(mains)), **others}
 
     def to_json(self) -> str:
         """The result as JSON: the same bytes for the same model and data, so without times, dates and paths."""
@@ -144,11 +164,15 @@ class EvaluationResult:
             "data": {"fingerprint": self.data, "split": self.split, "left_out": self.left_out},
             "instruction": self.instruction,
             "depth": self.depth,
-            "settings": [asdict(one) for one in self.settings],
+            "settings": [asdict(one, dict_factory=_present) for one in self.settings],
             "averages": self.averages,
         }
         if self.rerank is not None:
             content["rerank"] = self.rerank.to_json()
+        if self.diagnosis is not None:
+            content["modality"] = {str(self.mixed_pool): asdict(self.diagnosis)}
+        if self.mixed is not None and (how := self.mixed.to_json()):
+            content["search"] = {self.mixed.name: how}
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     def table(self) -> Table:
@@ -166,14 +190,14 @@ class EvaluationResult:
         for name in names:
             table.add_column(name)
         for pool in self.pools:
-            table.add_column(pool, justify="right", style="bold")
+            table.add_column(pool.replace("-", "-\n"), justify="right", style="bold")
             table.add_column("chance", justify="right", style="dim")
-        if "global" in self.pools:
+        if self.mixed_pool is not None:
             table.add_column("modality@1", justify="right")
         if self.rerank is not None:
             table.add_column("w", justify="right", no_wrap=True)
         for one in self.settings:
-            about = {"setting": one.setting, "task": _short(one.task), "metric": one.main_metric}
+            about = {"setting": one.setting, "task": short(one.task), "metric": one.main_metric}
             table.add_row(*(about[name] for name in names), *self._cells(one))
         table.add_section()
         for name, label in (("main", "above"), ("hit@5", "hit@5")):
@@ -186,8 +210,8 @@ class EvaluationResult:
         for pool in self.pools:
             found = one.pools[pool]
             cells += [f"{found.metrics[one.main_metric]:.1f}", f"{found.chance[one.main_metric]:.2g}"]
-        if "global" in self.pools:
-            cells.append(f"{one.pools['global'].metrics['modality_accuracy@1']:.1f}")
+        if self.mixed_pool is not None:
+            cells.append(f"{one.pools[self.mixed_pool].metrics['modality_accuracy@1']:.1f}")
         if self.rerank is not None:
             cells.append(f"{self.rerank.weights[one.setting]:g}")
         return cells
@@ -209,6 +233,5 @@ class EvaluationResult:
         return paths
 
 
-def _short(task: str) -> str:
-    """`"image,text -> image"` as `"it -> i"`."""
-    return " -> ".join("".join(kind[0] for kind in side.split(",")) for side in task.split(" -> "))
+def _present(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if value is not None}

@@ -82,6 +82,15 @@ class Weights(BaseModel):
         """The weight of a setting."""
         return self.weights.get(setting, self.default)
 
+    def check(self, retriever: str, reranker: str) -> None:
+        """Raise `RecipeError` if they were chosen for other models than those with these fingerprints. A file by hand fits any."""
+        for role, chosen_for, this in (("retriever", self.retriever, retriever), ("reranker", self.reranker, reranker)):
+            if chosen_for not in (None, this):
+                raise RecipeError(
+                    f"weights were chosen for the {role} {chosen_for[:12]}, and this is {this[:12]}; "
+                    "choose them anew, or say weights_of_another_model"
+                )
+
     @property
     def origin(self) -> dict[str, str]:
         """What they were chosen on, as far as the file says."""

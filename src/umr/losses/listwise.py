@@ -32,7 +32,7 @@ def distillation(cosine_BK: torch.Tensor, teacher_BK: torch.Tensor, temperature:
 
     Args:
         cosine_BK: of the student; -inf where there is no candidate.
-        teacher_BK: scores on the scale of a cosine, (cosine + w P) / 2; whatever stands where there is no candidate is ignored.
+        teacher_BK: scores on the scale of a cosine, (cosine + w P) / (1 + w); whatever stands where there is no candidate is ignored.
         temperature: scalar, with gradient if it is learned.
 
     Returns:

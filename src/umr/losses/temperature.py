@@ -8,6 +8,8 @@ import torch
 
 from umr.errors import RecipeError
 
+DEFAULT = 0.05
+"""Where a model starts that has none yet (spec/umarvel.md 1.5)."""
 LOWEST, HIGHEST = 0.005, 1.0
 """Bounds of a learned temperature. Below the lower one, fp32 logits of unit vectors lose their resolution."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from umr.mining.filters import BY_CONTENT, BY_ID, BY_QRELS, KEPT, NOT_DRAWN, REASONS
+from umr.mining.limits import ARROW
 from umr.mining.tables import AUDIT, NEGATIVES
 
 BINS = 60
@@ -38,6 +40,22 @@ class Queries:
     without_positive_score: int = 0
 
 
+class Kind(NamedTuple):
+    """Candidates that are counted together; `set` is empty for those in none."""
+
+    setting: str
+    pool: str
+    query_modality: str
+    modality: str
+    set: str
+    reason: str
+
+    @property
+    def pair(self) -> str:
+        """Such as `"text->image"`."""
+        return f"{self.query_modality}{ARROW}{self.modality}"
+
+
 @dataclass(frozen=True)
 class Suspect:
     """A kept candidate that may be right: the nearest one to its query's positive."""
@@ -46,7 +64,7 @@ class Suspect:
     did: str
     setting: str
     pool: str
-    rank: int
+    rank: int | None
     score: float
     positive_score: float | None
 
@@ -58,7 +76,7 @@ class Summary:
     Attributes:
         metric: of the scores.
         queries: by setting.
-        counts: candidates by setting, pool, modality and reason.
+        counts: candidates of each kind.
         edges: of the histograms' bins, (BINS + 1,).
         histograms: counts by bin, (BINS,), of the scores of `"positives"` (the best one a query), and of candidates that were
             `"kept"` and `"dropped"` (by a filter, not for being right or for not being drawn).
@@ -67,7 +85,7 @@ class Summary:
 
     metric: str
     queries: dict[str, Queries] = field(default_factory=dict)
-    counts: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    counts: Counter[Kind] = field(default_factory=Counter)
     edges: npt.NDArray[np.float64] = field(default_factory=lambda: np.linspace(0, 1, BINS + 1))
     histograms: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     suspects: list[Suspect] = field(default_factory=list)
@@ -105,11 +123,12 @@ def _add_queries(summary: Summary, table: pa.Table) -> None:
 
 
 def _add_candidates(summary: Summary, table: pa.Table) -> None:
-    for name in ("pool", "reason"):
-        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(pa.string()))
-    by = ["setting", "pool", "modality", "reason"]
-    for row in table.group_by(by).aggregate([([], "count_all")]).to_pylist():
-        summary.counts[row["setting"], row["pool"], row["modality"], row["reason"]] += row["count_all"]
+    for name in ("pool", "set", "reason"):
+        plain = pc.fill_null(table[name].cast(pa.string()), "")
+        table = table.set_column(table.schema.get_field_index(name), name, plain)
+    for row in table.group_by(list(Kind._fields)).aggregate([([], "count_all")]).to_pylist():
+        count = row.pop("count_all")
+        summary.counts[Kind(**row)] += count
     kept = table.filter(pc.equal(table["reason"], REASONS[KEPT]))
     dropped = table.filter(pc.invert(pc.is_in(table["reason"], value_set=pa.array(_NOT_DROPPED))))
     summary.histograms["kept"] += _histogram(summary, kept["score"])
@@ -135,7 +154,7 @@ def _suspects(kept: pa.Table, metric: str) -> list[Suspect]:
 
 
 def _suspicion(one: Suspect, metric: str) -> float:
-    return one.score - (one.positive_score or 0.0) if metric == "cosine" else -float(one.rank)
+    return one.score - (one.positive_score or 0.0) if metric == "cosine" else -float(one.rank or 0)
 
 
 def _histogram(summary: Summary, column: pa.ChunkedArray) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from umr.data.mbeir import Pool
+from umr.data.benchmark import Pool
 from umr.items import Item
 from umr.mining.fill import PAIRS_PER_CALL, PairScorer
 from umr.mining.filters import BY_CONTENT, KEPT, RERANKER_AGREES, Codes
@@ -73,15 +73,19 @@ class Checks:
         self.yes_QW = np.full(rows_QW.shape, np.nan, np.float32)
 
     def __call__(self, queries_P: npt.NDArray[np.int64], places_P: npt.NDArray[np.int64]) -> Codes:
-        """Codes of P candidates: `KEPT`, `BY_CONTENT` or `RERANKER_AGREES`."""
-        rows_P = self._rows_QW[queries_P, places_P]
+        """Codes of P candidates of the lists: `KEPT`, `BY_CONTENT` or `RERANKER_AGREES`."""
+        codes_P, self.yes_QW[queries_P, places_P] = self.look(queries_P, self._rows_QW[queries_P, places_P])
+        return codes_P
+
+    def look(self, queries_P: npt.NDArray[np.int64], rows_P: npt.NDArray[np.int64]) -> tuple[Codes, npt.NDArray[np.float32]]:
+        """Codes of any P candidates of the pool, as above, and what the reranker said of them, nan where it was not asked."""
         codes_P = np.where(self._same_content(queries_P, rows_P), BY_CONTENT, KEPT).astype(np.uint8)
+        yes_P = np.full(len(rows_P), np.nan, np.float32)
         if self._reranker is not None and self._max_yes is not None:
             left = np.flatnonzero(codes_P == KEPT)
-            yes = self._ask(self._reranker, queries_P[left], rows_P[left])
-            self.yes_QW[queries_P[left], places_P[left]] = yes
-            codes_P[left[yes > np.float32(self._max_yes)]] = RERANKER_AGREES
-        return codes_P
+            yes_P[left] = self._ask(self._reranker, queries_P[left], rows_P[left])
+            codes_P[yes_P > np.float32(self._max_yes)] = RERANKER_AGREES
+        return codes_P, yes_P
 
     def _same_content(self, queries_P: npt.NDArray[np.int64], rows_P: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         found = zip(queries_P.tolist(), self._digests.of(rows_P).tolist(), strict=True)

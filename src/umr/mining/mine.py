@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from umr import files
-from umr.data.mbeir import MBeir
+from umr.data.benchmark import Benchmark, open_benchmark
 from umr.errors import DataError, RecipeError
 from umr.mining import recall, report
 from umr.mining.audit import Summary, summarise
@@ -19,6 +19,7 @@ from umr.mining.examine import Block, examine
 from umr.mining.fill import PairScorer
 from umr.mining.negatives import MARK
 from umr.mining.queries import Group, training_data, training_groups
+from umr.mining.rules import check_effect
 from umr.mining.runs import RunFile
 from umr.mining.settings import MineSettings
 from umr.mining.sources import ModelSource, RunSource, Source, in_runs, run_fingerprint
@@ -69,12 +70,12 @@ def mine(
 
     encoder = Embedder.load(model, dtype=dtype, batch_tokens=batch_tokens)
     reranker = _load_reranker(settings, dtype, batch_tokens)
-    return mine_with(encoder, MBeir(Path(benchmark)), out, settings, work_dir, reranker=reranker, restart=restart)
+    return mine_with(encoder, open_benchmark(Path(benchmark)), out, settings, work_dir, reranker=reranker, restart=restart)
 
 
 def mine_with(
     encoder: Encoder,
-    benchmark: MBeir,
+    benchmark: Benchmark,
     out: Path,
     settings: MineSettings,
     work_dir: Path | None = None,
@@ -87,6 +88,7 @@ def mine_with(
     job = _Job(benchmark, Path(out), settings, reranker, encoder.fingerprint)
     if job.begin("cosine", restart):
         groups = training_groups(benchmark, settings.settings, settings.fraction, settings.seed)
+        check_effect(settings, groups, benchmark.train_pool())
         job.run(groups, ModelSource(encoder, benchmark, groups, settings, Path(work_dir or out)))
     return job.out
 
@@ -120,12 +122,12 @@ def mine_run(
     if not run_files:
         raise RecipeError("mining from runs needs at least one run file")
     reranker = _load_reranker(settings, dtype, batch_tokens)
-    return mine_run_with(run_files, MBeir(Path(benchmark)), out, settings, metric=metric, reranker=reranker, restart=restart)
+    return mine_run_with(run_files, open_benchmark(Path(benchmark)), out, settings, metric=metric, reranker=reranker, restart=restart)
 
 
 def mine_run_with(
     run_files: Sequence[Path],
-    benchmark: MBeir,
+    benchmark: Benchmark,
     out: Path,
     settings: MineSettings,
     *,
@@ -135,11 +137,14 @@ def mine_run_with(
 ) -> Path:
     """`mine_run` with a reranker that is loaded already."""
     settings, paths = settings.for_runs(metric), [Path(path) for path in run_files]
+    if settings.modality_aware is not None and len(paths) > 1:
+        raise RecipeError("modality_aware asks what ranks above the positive, so it needs one ranking; give one run file")
     job = _Job(benchmark, Path(out), settings, reranker, f"run:{run_fingerprint(paths)}")
     if job.begin(metric or "rank", restart):
         groups = training_groups(benchmark, settings.settings, settings.fraction, settings.seed)
         runs = [RunFile(path, metric) for path in paths]
         groups, left_out = in_runs(runs, groups)
+        check_effect(settings, groups, benchmark.train_pool())
         job.run(groups, RunSource(runs, benchmark, groups, settings.instruction), {"run_queries_left_out": left_out})
     return job.out
 
@@ -164,7 +169,7 @@ def _load_reranker(settings: MineSettings, dtype: str, batch_tokens: int | None)
 class _Job:
     """One mining run and its folder."""
 
-    benchmark: MBeir
+    benchmark: Benchmark
     out: Path
     settings: MineSettings
     reranker: PairScorer | None
@@ -219,12 +224,11 @@ class _Job:
         return (self.out / PARTS).glob("*.parquet")
 
     def _finish(self, summary: Summary, more: dict[str, int]) -> None:
-        keys = ("setting", "pool", "modality", "reason")
         content = {
             **self.wanted,
             **more,
             "queries": {setting: asdict(counts) for setting, counts in summary.queries.items()},
-            "counts": [{**dict(zip(keys, key, strict=True)), "count": count} for key, count in sorted(summary.counts.items())],
+            "counts": [{**kind._asdict(), "set": kind.set or None, "count": count} for kind, count in sorted(summary.counts.items())],
         }
         files.write_text(self.out / MARK, json.dumps(content, indent=1, sort_keys=True) + "\n")
         self._remove_parts()

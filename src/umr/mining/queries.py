@@ -6,13 +6,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from umr.data.benchmark import Benchmark, Pool, Queries
 from umr.data.fingerprint import fingerprint
-from umr.data.mbeir import MBeir, Pool, Queries, Setting
+from umr.data.mbeir import Setting
 from umr.data.mbeir_queries import MBeirQuery
 from umr.data.mbeir_records import TASKS, dataset_of
 from umr.data.qrels import read_qrels
@@ -68,8 +68,10 @@ class Group:
 
     Attributes:
         setting: such as `"mscoco_task0"`; queries of a file that mixes tasks are grouped by their own task.
+        asking: modality of the queries.
         target: modality looked for.
         datasets: dataset ids whose candidates are the local pool; `None` stands for ids that are not written `<dataset>:<number>`.
+            Of a benchmark with one pool for everything it is `None` as a whole.
         queries: the file.
         places_Q: line of each query in `queries`, its first where it has several.
         qids: Q ids.
@@ -78,8 +80,9 @@ class Group:
     """
 
     setting: str
+    asking: str
     target: str
-    datasets: frozenset[int | None]
+    datasets: frozenset[int | None] | None
     queries: Queries
     places_Q: npt.NDArray[np.int64]
     qids: tuple[str, ...]
@@ -102,7 +105,7 @@ class Group:
         )
 
 
-def training_groups(benchmark: MBeir, settings: Sequence[str] | None = None, fraction: float = 1.0, seed: int = 42) -> list[Group]:
+def training_groups(benchmark: Benchmark, settings: Sequence[str] | None = None, fraction: float = 1.0, seed: int = 42) -> list[Group]:
     """Read all training queries and group them.
 
     Every line of every training file counts for what is right, also those of files that `settings` leaves out.
@@ -142,24 +145,20 @@ def hashes(qids: Iterable[str], seed: int) -> npt.NDArray[np.uint64]:
     return np.frombuffer(digests, np.uint64)
 
 
-def training_data(benchmark: MBeir) -> str:
+def training_data(benchmark: Benchmark) -> str:
     """Fingerprint of everything that mining reads of a benchmark."""
-    paths = {path for _, queries in _files(benchmark) for path in (index.path for index in queries.indexes)}
-    paths |= {benchmark.global_pool_path("train"), benchmark.root / "instructions" / "query_instructions.tsv", *_judgement_paths(benchmark)}
+    paths = {path for _, queries in _files(benchmark) for path in queries.paths}
+    paths |= {benchmark.global_pool_path("train"), benchmark.instructions_path, *benchmark.train_judgement_paths()}
     return fingerprint((path for path in paths if path.is_file()), benchmark.root)
 
 
-def _files(benchmark: MBeir) -> Iterator[tuple[Setting | None, Queries]]:
+def _files(benchmark: Benchmark) -> Iterator[tuple[Setting | None, Queries]]:
     """Training files by setting, or the union file, which belongs to none."""
     settings = benchmark.settings("train")
     for setting in settings:
         yield setting, benchmark.train_queries([setting])
     if not settings:
         yield None, benchmark.train_queries()
-
-
-def _judgement_paths(benchmark: MBeir) -> list[Path]:
-    return sorted((benchmark.root / "qrels" / "train").glob("mbeir_*_train_qrels.txt"))
 
 
 Key = tuple[str, int]
@@ -170,7 +169,7 @@ Key = tuple[str, int]
 class _Found:
     """What has been read so far: members of each group, and what is right by qid."""
 
-    benchmark: MBeir
+    benchmark: Benchmark
     wanted: frozenset[str] | None
     known: set[str] = field(default_factory=set)
     members: dict[Key, dict[str, int]] = field(default_factory=dict)
@@ -196,11 +195,11 @@ class _Found:
                 self.placed.add(query.qid)
                 self.members.setdefault(key, {})[query.qid] = place
                 if self.files.setdefault(key, queries) is not queries:
-                    raise DataError(f"{queries.indexes[0].path}: {Setting(*key).name} has a file of its own, too; give each task one file")
+                    raise DataError(f"{queries.paths[0]}: {Setting(*key).name} has a file of its own, too; give each task one file")
 
     def read_judgements(self) -> None:
         """Take in every file of training judgements that there is."""
-        for path in _judgement_paths(self.benchmark):
+        for path in self.benchmark.train_judgement_paths():
             for qid, dids in read_qrels(path, self.benchmark.on_error).relevant.items():
                 if qid in self.placed:
                     self.judged[qid] += dids
@@ -214,8 +213,9 @@ class _Found:
         pool = self.benchmark.train_pool()
         return Group(
             setting=Setting(dataset, task).name,
+            asking=TASKS[task][0],
             target=TASKS[task][1],
-            datasets=frozenset(SHARED.get(dataset, {dataset_of(qid) for qid in qids})),
+            datasets=None if self.benchmark.one_pool else frozenset(SHARED.get(dataset, {dataset_of(qid) for qid in qids})),
             queries=self.files[key],
             places_Q=np.fromiter((self.members[key][qid] for qid in qids), np.int64, len(qids)),
             qids=qids,

@@ -16,15 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umr.data.mbeir import MBeir
+from umr.data.benchmark import Benchmark, searched_pools
 from umr.errors import DataError, RecipeError
 from umr.evaluation.embeddings import Embeddings, QueryVectors
+from umr.evaluation.own import own_rows, topk_of_others
 from umr.evaluation.result import Run
 from umr.evaluation.wording import Wording
 from umr.mining.queries import Group, drawn, training_groups
 from umr.progress import progress
 from umr.protocols import Encoder, query_text_of
-from umr.store import VectorStore, VectorView, exact_topk
+from umr.store import VectorStore, VectorView
 
 PoolName: TypeAlias = Literal["local", "global"]
 POOLS: tuple[PoolName, ...] = ("local", "global")
@@ -56,23 +57,26 @@ class Asked:
         queries: vectors of its queries.
         rows_Q: which of them are searched with.
         pools: what to search in, by pool name.
+        own_Q: row that is the query itself, -1 where there is none, of each query; `None` where ids are not shared.
     """
 
     setting: str
     queries: QueryVectors
     rows_Q: npt.NDArray[np.int64]
     pools: dict[str, VectorStore | VectorView]
+    own_Q: npt.NDArray[np.int64] | None = None
 
     def search(self, pool: str, start: int, stop: int, depth: int) -> Run:
         """Rankings of queries `start` to `stop`."""
         rows = self.rows_Q[start:stop]
-        places_QK, scores_QK = exact_topk(self.queries.store.take(rows), self.pools[pool], depth)
+        own_Q = None if self.own_Q is None else self.own_Q[rows]
+        places_QK, scores_QK = topk_of_others(self.queries.store.take(rows), self.pools[pool], depth, own_Q)
         return Run(tuple(self.queries.qids[int(row)] for row in rows), places_QK, scores_QK, self.pools[pool].ids)
 
 
 def recall(
     encoder: Encoder,
-    benchmark: MBeir,
+    benchmark: Benchmark,
     work_dir: Path,
     *,
     split: str = "train",
@@ -108,7 +112,7 @@ def recall(
         raise RecipeError(f"pools must be some of {', '.join(POOLS)}, not {', '.join(pools) or 'none'}")
     if depth < 1 or not 0 < fraction <= 1:
         raise RecipeError(f"depth must be at least 1 and fraction above 0 and at most 1, not {depth} and {fraction}")
-    benchmark = benchmark.with_query_text(query_text_of(encoder))
+    benchmark, pools = benchmark.with_query_text(query_text_of(encoder)), searched_pools(benchmark, pools)
     embeddings = Embeddings(encoder, benchmark, work_dir)
     if split == "train":
         asked = ask_training(embeddings, benchmark, training_groups(benchmark, settings, fraction, seed), pools, instruction)
@@ -125,7 +129,7 @@ def recall(
 
 
 def ask_training(
-    embeddings: Embeddings, benchmark: MBeir, groups: Sequence[Group], pools: Sequence[PoolName], wording: Wording
+    embeddings: Embeddings, benchmark: Benchmark, groups: Sequence[Group], pools: Sequence[PoolName], wording: Wording
 ) -> list[Asked]:
     """Embed training queries and the training pool, in the order of `groups`."""
     pool = benchmark.train_pool()
@@ -140,8 +144,9 @@ def ask_training(
     for group, queries in zip(groups, vectors, strict=True):
         places: dict[str, VectorStore | VectorView] = {"global": store}
         if "local" in pools:
-            places["local"] = views.of(group, datasets)
-        asked.append(Asked(group.setting, queries, np.arange(len(group.qids)), places))
+            places["local"] = store if group.datasets is None else views.of(group, group.datasets, datasets)
+        own_Q = own_rows(benchmark, group.qids, pool)
+        asked.append(Asked(group.setting, queries, np.arange(len(group.qids)), places, own_Q))
     return asked
 
 
@@ -151,10 +156,10 @@ class _Views:
     def __init__(self, store: VectorStore) -> None:
         self._store, self._known = store, dict[tuple[frozenset[int | None], str], VectorView]()
 
-    def of(self, group: Group, datasets: pa.ChunkedArray) -> VectorView:
-        key = group.datasets, group.target
+    def of(self, group: Group, wanted: frozenset[int | None], datasets: pa.ChunkedArray) -> VectorView:
+        key = wanted, group.target
         if key not in self._known:
-            own = pc.is_in(datasets, value_set=pa.array(sorted(-1 if one is None else one for one in group.datasets), pa.int64()))
+            own = pc.is_in(datasets, value_set=pa.array(sorted(-1 if one is None else one for one in wanted), pa.int64()))
             ids = self._store.ids.filter(pc.and_(own, pc.equal(self._store.modalities, group.target)))
             if not len(ids):
                 raise DataError(
@@ -173,7 +178,7 @@ def _datasets(ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _ask_split(
     embeddings: Embeddings,
-    benchmark: MBeir,
+    benchmark: Benchmark,
     split: str,
     settings: Sequence[str] | None,
     pools: Sequence[PoolName],
@@ -199,11 +204,12 @@ def _ask_split(
         places: dict[str, VectorStore | VectorView] = {"local": stores[one.name]}
         if everything is not None:
             places["global"] = everything
-        asked.append(Asked(one.name, vectors, drawn(vectors.qids, fraction, seed), places))
+        own_Q = own_rows(benchmark, vectors.qids, benchmark.pool(one, split))
+        asked.append(Asked(one.name, vectors, drawn(vectors.qids, fraction, seed), places, own_Q))
     return asked
 
 
-def _everything(embeddings: Embeddings, benchmark: MBeir, split: str, parts: list[VectorStore]) -> VectorView:
+def _everything(embeddings: Embeddings, benchmark: Benchmark, split: str, parts: list[VectorStore]) -> VectorView:
     """The global pool of a split, after embedding what no local pool has."""
     pool = benchmark.global_pool(split)
     missing = embeddings.missing(pool, parts)

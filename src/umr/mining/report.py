@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from umr.data.mbeir import Pool
+from umr.data.benchmark import Pool
 from umr.gallery import card, page, plot
-from umr.mining.audit import Summary, Suspect
-from umr.mining.filters import BY_CONTENT, BY_ID, BY_QRELS, KEPT, NOT_DRAWN, REASONS
+from umr.mining.audit import Kind, Summary, Suspect
+from umr.mining.filters import BY_CONTENT, BY_ID, BY_QRELS, KEPT, NOT_DRAWN, POOL_NAMES, REASONS
+from umr.mining.modality import SET_NAMES
 from umr.mining.queries import Group
 from umr.mining.sources import Source
 
@@ -45,8 +46,9 @@ def html(about: Mapping[str, Any], summary: Summary, groups: Sequence[Group], so
         _queries(summary),
         "<h2>Reasons by setting</h2><p>Candidates, and their share of the setting's in percent.</p>",
         reasons(summary),
-        "<h2>Kept candidates by modality and pool</h2>",
-        _modalities(summary),
+        "<h2>Kept candidates by modality pair and pool</h2><p>Query and candidate; share of all that were kept in percent.</p>",
+        _kept(summary, "modalities", lambda kind: kind.pair, lambda kind: kind.pool, POOL_NAMES.values()),
+        *_sets(summary),
         f"<h2>The likeliest false negatives</h2><p>Kept candidates, at most one a query, by {short}: query, positive, candidate.</p>",
         _suspects(summary.suspects, groups, source, pool),
     ]
@@ -54,7 +56,7 @@ def html(about: Mapping[str, Any], summary: Summary, groups: Sequence[Group], so
 
 
 def _count(summary: Summary, reason: str) -> int:
-    return sum(count for key, count in summary.counts.items() if key[3] == reason)
+    return sum(count for kind, count in summary.counts.items() if kind.reason == reason)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,9 +76,9 @@ def _queries(summary: Summary) -> str:
 def reasons(summary: Summary) -> str:
     """A table of reasons by setting: candidates, and their share in percent."""
     by_setting: Counter[tuple[str, str]] = Counter()
-    for (setting, _, _, reason), count in summary.counts.items():
-        by_setting[setting, reason] += count
-        by_setting["all", reason] += count
+    for kind, count in summary.counts.items():
+        by_setting[kind.setting, kind.reason] += count
+        by_setting["all", kind.reason] += count
     shown = [reason for reason in REASONS if by_setting["all", reason]]
     rows = []
     for setting in [*summary.queries, "all"]:
@@ -86,18 +88,31 @@ def reasons(summary: Summary) -> str:
     return _table(("setting", *shown), rows)
 
 
-def _modalities(summary: Summary) -> str:
-    counts: Counter[tuple[str, str]] = Counter()
-    for (_, pool, modality, reason), count in summary.counts.items():
-        if reason == REASONS[KEPT]:
-            counts[modality, pool] += count
-    pools = sorted({pool for _, pool in counts}, key=["local", "global", "both", "run"].index)
-    total = max(1, sum(counts.values()))
-    rows = [
-        (modality, *(f"{counts[modality, pool]:,} ({100 * counts[modality, pool] / total:.1f})" for pool in pools))
-        for modality in sorted({modality for modality, _ in counts})
+def _sets(summary: Summary) -> list[str]:
+    """Where negatives come from; nothing for mining that knows no sets."""
+    if not any(kind.set for kind in summary.counts):
+        return []
+    names = list(SET_NAMES.values())[1:]
+    return [
+        "<h2>Kept candidates by set</h2><p>C1: of a wrong modality and above the positive. C2: of the right modality, past the cut and the "
+        "filters. fallback: drawn at random for queries whose two sets were used up. Share of all that were kept in percent.</p>",
+        _kept(summary, "setting", lambda kind: kind.setting, lambda kind: kind.set, names),
+        _kept(summary, "modalities", lambda kind: kind.pair, lambda kind: kind.set, names),
     ]
-    return _table(("modality", *(f"{pool}, % of all" for pool in pools)), rows)
+
+
+def _kept(summary: Summary, head: str, row_of: Callable[[Kind], str], column_of: Callable[[Kind], str], columns: Iterable[str]) -> str:
+    """Kept candidates by row and column, those columns that have some, and both totals."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for kind, count in summary.counts.items():
+        if kind.reason == REASONS[KEPT]:
+            for row in (row_of(kind), "all"):
+                counts[row, column_of(kind)] += count
+                counts[row, "all"] += count
+    shown, total = [column for column in columns if counts["all", column]], max(1, counts["all", "all"])
+    names = [*sorted({row for row, _ in counts} - {"all"}), "all"]
+    rows = [(row, *(f"{counts[row, column]:,} ({100 * counts[row, column] / total:.1f})" for column in (*shown, "all"))) for row in names]
+    return _table((head, *shown, "all"), rows)
 
 
 def histograms(summary: Summary) -> str:
@@ -131,12 +146,13 @@ def _suspects(suspects: Sequence[Suspect], groups: Sequence[Group], source: Sour
         instruction = source.instructions(which, index, index + 1)[0] or ""
         right = [*group.positives[index].tolist(), *group.judged[index].tolist()]
         right = list(dict.fromkeys(right))[:POSITIVES]
+        where = "drawn at random" if one.rank is None else f"rank {one.rank}"
         known = "" if one.positive_score is None else f", best positive {one.positive_score:.3f}"
         cards = [card(group.query(index).item, f"query {one.qid}", "query")]
         cards += [card(next(pool.items(row, row + 1)), "positive", "right") for row in right]
         cards.append(card(pool.item(one.did), f"kept: {one.did}"))
         rows.append(
-            f"<h3>{number}. {escape(one.setting)}</h3><p>score {one.score:.3f}{known}; rank {one.rank}, pool {escape(one.pool)}. "
+            f"<h3>{number}. {escape(one.setting)}</h3><p>score {one.score:.3f}{known}; {where}, pool {escape(one.pool)}. "
             f"{escape(instruction)}</p><div class=row>{''.join(cards)}</div>"
         )
     return "".join(rows) or "<p>None: no candidate was kept.</p>"

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from umr.data.mbeir import Pool
+from umr.data.benchmark import Pool
 from umr.errors import DataError
 from umr.mining.filters import RUN, Lists
 
@@ -61,13 +61,20 @@ class RunFile:
         """Queries in file order."""
         return self._of.keys()
 
-    def lists(self, qids: Sequence[str], pool: Pool) -> Lists:
+    def lists(self, qids: Sequence[str], pool: Pool, own_Q: npt.NDArray[np.int64] | None = None) -> Lists:
         """The rankings of some queries; a query that the file does not have gets an empty one.
+
+        Args:
+            qids: Q queries.
+            pool: what the candidates are of.
+            own_Q: row that is the query itself (`umr.evaluation.own.own_rows`), which is left out of its ranking.
 
         Raises:
             DataError: a line that cannot be read, a candidate that is not in `pool` or occurs twice, or scores that are no cosines.
         """
         found = [self._ranking(qid, pool) for qid in qids]
+        if own_Q is not None:
+            found = [(rows[rows != own], scores[rows != own]) for (rows, scores), own in zip(found, own_Q, strict=True)]
         width = max((len(rows) for rows, _ in found), default=0)
         rows_QW = np.full((len(qids), width), -1, np.int64)
         scores_QW = np.zeros((len(qids), width), np.float32)

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from umr.data.mbeir import MBeir, Pool
+from umr.data.benchmark import Benchmark, Pool, open_benchmark
+from umr.errors import RecipeError
 from umr.evaluation.questions import asked, candidates, questions
 from umr.evaluation.wording import Wording
 from umr.mining.fill import Asked, PairScorer, Place, fill
@@ -48,6 +49,8 @@ class ScoreSettings(BaseModel):
     """Of both models' weights, where they are loaded here."""
     batch_tokens: int | None = Field(None, ge=1)
     """Token budget of a batch; by device when null."""
+    prompts: str | None = None
+    """What the reranker is asked by, where it is loaded here: a prompts file, or `zero-shot`; its own template when null."""
 
     @model_validator(mode="after")
     def _check(self) -> ScoreSettings:
@@ -64,7 +67,7 @@ def parse(values: Mapping[str, Any], where: str = "scoring") -> ScoreSettings:
 def score(
     model: str | Path | Encoder,
     reranker: str | Path | PairScorer,
-    benchmark: Path | MBeir,
+    benchmark: Path | Benchmark,
     out: Path,
     settings: ScoreSettings | None = None,
     work_dir: Path | None = None,
@@ -90,7 +93,7 @@ def score(
         StoreError: `out` holds scores of other data, another split, wording or depth.
     """
     settings = settings or ScoreSettings.model_validate({})
-    benchmark = benchmark if isinstance(benchmark, MBeir) else MBeir(Path(benchmark))
+    benchmark = open_benchmark(Path(benchmark)) if isinstance(benchmark, str | Path) else benchmark
     data = training_data(benchmark) if settings.split == "train" else benchmark.fingerprint(settings.split)
     table = ScoreWriter(Path(out), data=data, split=settings.split, instruction=settings.instruction, depth=settings.depth)
     with tempfile.TemporaryDirectory(prefix="umr-score-") if work_dir is None else nullcontext(str(work_dir)) as folder:
@@ -107,7 +110,7 @@ def score(
     return Path(out)
 
 
-def _recall(model: str | Path | Encoder, benchmark: MBeir, settings: ScoreSettings, folder: Path) -> tuple[str, list[Found]]:
+def _recall(model: str | Path | Encoder, benchmark: Benchmark, settings: ScoreSettings, folder: Path) -> tuple[str, list[Found]]:
     """The retriever's fingerprint and its lists.
 
     All lists are held (12 bytes a candidate), so that it can leave the device before the reranker, which may be as large, comes.
@@ -125,13 +128,15 @@ def _recall(model: str | Path | Encoder, benchmark: MBeir, settings: ScoreSettin
 
 def _reranker(reranker: str | Path | PairScorer, settings: ScoreSettings) -> PairScorer:
     if not isinstance(reranker, str | Path):
+        if settings.prompts is not None:
+            raise RecipeError("scoring: prompts has no effect on a reranker that is loaded already; load it with them as its template")
         return reranker
     from umr.models.reranker import Reranker
 
-    return Reranker.load(reranker, dtype=settings.dtype, batch_tokens=settings.batch_tokens)
+    return Reranker.load(reranker, template=settings.prompts, dtype=settings.dtype, batch_tokens=settings.batch_tokens)
 
 
-def _questions(benchmark: MBeir, settings: ScoreSettings) -> Callable[[str], Callable[[str], Asked]]:
+def _questions(benchmark: Benchmark, settings: ScoreSettings) -> Callable[[str], Callable[[str], Asked]]:
     """The queries by setting and qid."""
     if settings.split == "train":
         groups = training_groups(benchmark, settings.settings, settings.fraction, settings.seed)

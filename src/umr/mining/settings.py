@@ -6,11 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from umr.errors import RecipeError
+from umr.mining.limits import RANGES, Limit, modality_named, read_limit
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class ModalityAware(BaseModel):
+    """Negatives of two sets, as MM-Embed mines them.
+
+    C1 are candidates of a wrong modality that rank above the labelled positive, C2 those of the right modality that pass the filters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wrong_modality_share: float = Field(0.5, ge=0, le=1)
+    """Probability that a negative is drawn from C1. The other set is drawn from where one is empty."""
+    right_after_rank: int | None = Field(45, ge=1)
+    """Candidates of the right modality count only below this rank; null for no such cut, where filters on scores choose."""
 
 
 class MineSettings(BaseModel):
@@ -26,11 +41,17 @@ class MineSettings(BaseModel):
     """At most so many a query; fewer where fewer pass the filters."""
     select: Literal["top", "random"] = "top"
     """Those that were found first, or a draw among all that pass the filters, seeded by qid."""
-    max_similarity: float | None = Field(0.7, gt=-1, lt=1)
-    """Drop candidates with a larger cosine to the query; null for no limit. U-MARVEL, Table 5."""
-    max_relative: float | None = Field(None, gt=0, le=1)
+    quotas: dict[str, int] | None = Field(None, min_length=1)
+    """Negatives of each candidate modality, such as `{image: 1, text: 2}`, none of a modality without one; `negatives` is their sum."""
+    modality_aware: ModalityAware | None = None
+    """Draw from candidates of a wrong and of the right modality; null for off. Searches the global pool alone, and turns the default of
+    `max_similarity` off. Filters on scores judge candidates of the right modality only."""
+    max_similarity: Limit = 0.7
+    """Drop candidates with a larger cosine to the query; null for no limit. U-MARVEL, Table 5. This and the next two may be mappings by
+    modality pair, such as `{text->image: 0.6, other: 0.7}`; without `other`, pairs that are not named have no limit."""
+    max_relative: Limit = None
     """Drop candidates that score above this share of the query's positive; 0.95 is usual (NV-Retriever, section 3.1)."""
-    margin: float | None = Field(None, ge=0)
+    margin: Limit = None
     """Drop candidates that score above the positive's score less this."""
     min_rank: int = Field(1, ge=1)
     """Drop candidates found earlier; ranks count from 1, positives included."""
@@ -48,6 +69,37 @@ class MineSettings(BaseModel):
     """Share of each setting's queries, drawn by a hash of qid and seed."""
     seed: int = 42
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, values: Any) -> Any:
+        """Defaults that follow from other settings."""
+        if not isinstance(values, Mapping):
+            return values
+        follow: dict[str, Any] = {}
+        if values.get("modality_aware") is not None:
+            follow |= {"pools": ("global",), "max_similarity": None}
+        counts = quotas.values() if isinstance(quotas := values.get("quotas"), Mapping) else []
+        if counts and all(isinstance(count, int) and count > 0 for count in counts):
+            follow["negatives"] = sum(counts)
+        return {**follow, **values}
+
+    @field_validator(*RANGES, mode="before")
+    @classmethod
+    def _limit(cls, value: object, info: ValidationInfo) -> Limit:
+        return read_limit(value, str(info.field_name))
+
+    @field_validator("quotas")
+    @classmethod
+    def _named(cls, quotas: dict[str, int] | None) -> dict[str, int] | None:
+        if quotas is None:
+            return None
+        if wrong := [name for name, count in quotas.items() if count < 1]:
+            raise ValueError(f"the quota of {wrong[0]} must be at least 1; leave a modality out to have none of it")
+        named = {modality_named(name): count for name, count in quotas.items()}
+        if len(named) < len(quotas):
+            raise ValueError("names a modality twice")
+        return named
+
     @model_validator(mode="after")
     def _check(self) -> MineSettings:
         last = self.depth if self.max_rank is None else self.max_rank
@@ -59,7 +111,32 @@ class MineSettings(BaseModel):
             raise ValueError(f"nothing lies between min_rank={self.min_rank} and rank {last}")
         if (self.reranker is None) != (self.max_yes is None):
             raise ValueError("reranker and max_yes have no effect without each other; give both or neither")
+        self._check_quotas()
+        self._check_modality_aware(last)
         return self
+
+    def _check_quotas(self) -> None:
+        if self.quotas is None:
+            return
+        if sum(self.quotas.values()) != self.negatives:
+            raise ValueError(f"quotas add up to {sum(self.quotas.values())}, but negatives is {self.negatives}; leave negatives out")
+        if "global" not in self.pools:
+            raise ValueError("quotas need the global pool: a local pool has one modality; add global to pools, or leave quotas out")
+        if self.modality_aware is not None:
+            raise ValueError("quotas and modality_aware both decide on the modality of negatives; give one of them")
+
+    def _check_modality_aware(self, last: int) -> None:
+        if self.modality_aware is None:
+            return
+        if self.pools != ("global",):
+            raise ValueError(
+                "modality_aware needs pools [global] alone: a local pool has one modality, and nothing wrong ranks above in it"
+            )
+        cut = self.modality_aware.right_after_rank
+        if cut is not None and cut >= last:
+            raise ValueError(f"modality_aware.right_after_rank={cut} leaves nothing of the right modality within rank {last}; lower it")
+        if cut is not None and cut < self.min_rank:
+            raise ValueError(f"modality_aware.right_after_rank={cut} has no effect with min_rank={self.min_rank}; leave one of them out")
 
     def for_runs(self, metric: Literal["cosine"] | None) -> MineSettings:
         """The settings for rankings of another system.
@@ -71,6 +148,8 @@ class MineSettings(BaseModel):
             RecipeError: a setting that has no effect here.
         """
         idle = {"pools", "depth", "instruction"} if self.reranker is None else {"pools", "depth"}
+        if self.modality_aware is not None:
+            idle.remove("pools")  # which says here that the run is a ranking of the whole pool
         if given := sorted(idle & self.model_fields_set):
             raise RecipeError(f"{given[0]} has no effect with run files, whose rankings are as they are; leave it out")
         if metric == "cosine":

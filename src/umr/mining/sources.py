@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from umr.data.benchmark import Benchmark, searched_pools
 from umr.data.fingerprint import fingerprint
-from umr.data.mbeir import MBeir
 from umr.errors import DataError
 from umr.evaluation.embeddings import Embeddings
+from umr.evaluation.own import own_rows
 from umr.evaluation.wording import Wording, instruction_of
 from umr.mining.filters import GLOBAL, LOCAL, Lists, contains, merge
 from umr.mining.queries import Group, Ragged
@@ -24,8 +25,9 @@ from umr.protocols import Encoder
 from umr.store import VectorView
 
 Scores = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 PAIRS = 2048
-"""Positives scored at a time."""
+"""Pairs scored at a time."""
 
 
 class Source(Protocol):
@@ -42,6 +44,10 @@ class Source(Protocol):
         """Best score of a positive of each query, nan where none is known."""
         ...
 
+    def scores(self, group: int, start: int, queries_P: Rows, rows_P: Rows) -> Scores:
+        """Scores of any P candidates to queries counted from `start`, nan where none is known."""
+        ...
+
     def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
         """The wording that each query carries."""
         ...
@@ -52,18 +58,18 @@ class ModelSource:
 
     metric: str = "cosine"
 
-    def __init__(self, encoder: Encoder, benchmark: MBeir, groups: Sequence[Group], settings: MineSettings, work_dir: Path) -> None:
+    def __init__(self, encoder: Encoder, benchmark: Benchmark, groups: Sequence[Group], settings: MineSettings, work_dir: Path) -> None:
         embeddings = Embeddings(encoder, benchmark, work_dir)
-        self._settings = settings
-        self._asked = ask_training(embeddings, benchmark, groups, settings.pools, settings.instruction)
+        self._settings, self._pools = settings, searched_pools(benchmark, settings.pools)
+        self._asked = ask_training(embeddings, benchmark, groups, self._pools, settings.instruction)
         store = self._asked[0].pools["global"]
         self._store = store
-        self.columns = PoolColumns(benchmark.train_pool(), store.ids, store.modalities)
+        self.columns = PoolColumns(benchmark.train_pool(), store)
 
     def lists(self, group: int, start: int, stop: int) -> Lists:
         """Exact search in each pool."""
         asked, found = self._asked[group], []
-        for name in self._settings.pools:
+        for name in self._pools:
             run, pool = asked.search(name, start, stop, self._settings.depth), asked.pools[name]
             rows_QK = pool.rows[run.rows_QK] if isinstance(pool, VectorView) else run.rows_QK
             found.append(Lists.ranked(rows_QK, run.scores_QK, LOCAL if name == "local" else GLOBAL))
@@ -71,15 +77,19 @@ class ModelSource:
 
     def positive_scores(self, group: int, start: int, stop: int, lists: Lists, right: Sequence[Ragged]) -> Scores:
         """Cosines of the positives, found or not, computed as the search computes its own."""
-        asked = self._asked[group]
-        vectors_QD = asked.queries.store.read(start, stop)
-        best_Q = np.full(len(vectors_QD), -np.inf, np.float32)
+        best_Q = np.full(stop - start, -np.inf, np.float32)
         for part in right:
-            for first in range(0, len(part.rows), PAIRS):
-                owners, rows = part.owners[first : first + PAIRS], part.rows[first : first + PAIRS]
-                scores = (vectors_QD[owners].astype(np.float64) * self._store.take(rows)).sum(axis=-1)
-                np.maximum.at(best_Q, owners, scores.astype(np.float32))
+            np.maximum.at(best_Q, part.owners, self.scores(group, start, part.owners, part.rows))
         return np.where(np.isneginf(best_Q), np.float32(np.nan), best_Q)
+
+    def scores(self, group: int, start: int, queries_P: Rows, rows_P: Rows) -> Scores:
+        """Cosines."""
+        queries, scores_P = self._asked[group].queries.store, np.empty(len(rows_P), np.float32)
+        for first in range(0, len(rows_P), PAIRS):
+            some = slice(first, first + PAIRS)
+            vectors_PD = queries.take(start + queries_P[some]).astype(np.float64)
+            scores_P[some] = (vectors_PD * self._store.take(rows_P[some])).sum(axis=-1)
+        return scores_P
 
     def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
         """Those that the queries were embedded with."""
@@ -89,15 +99,16 @@ class ModelSource:
 class RunSource:
     """Rankings from files; a candidate that several of them have counts once, with its best rank."""
 
-    def __init__(self, runs: Sequence[RunFile], benchmark: MBeir, groups: Sequence[Group], wording: Wording) -> None:
+    def __init__(self, runs: Sequence[RunFile], benchmark: Benchmark, groups: Sequence[Group], wording: Wording) -> None:
         self.metric: str = runs[0].metric or "rank"
         self._runs, self._groups, self._pool = runs, groups, benchmark.train_pool()
-        self._wording = wording
+        self._wording, self._own = wording, [own_rows(benchmark, group.qids, self._pool) for group in groups]
         self.columns = PoolColumns(self._pool)
 
     def lists(self, group: int, start: int, stop: int) -> Lists:
         """What the files say; nothing for a query that they do not have."""
-        return merge([run.lists(self._groups[group].qids[start:stop], self._pool) for run in self._runs])
+        own_Q = None if (own := self._own[group]) is None else own[start:stop]
+        return merge([run.lists(self._groups[group].qids[start:stop], self._pool, own_Q) for run in self._runs])
 
     def positive_scores(self, group: int, start: int, stop: int, lists: Lists, right: Sequence[Ragged]) -> Scores:
         """Scores of positives that the files list."""
@@ -105,6 +116,10 @@ class RunSource:
         scores_QW = np.where(known_QW, lists.scores_QW, np.float32(-np.inf))
         best_Q = scores_QW.max(axis=1, initial=-np.inf)
         return np.where(np.isneginf(best_Q), np.float32(np.nan), best_Q)
+
+    def scores(self, group: int, start: int, queries_P: Rows, rows_P: Rows) -> Scores:
+        """Unknown: asked for candidates that the files do not list."""
+        return np.full(len(rows_P), np.nan, np.float32)
 
     def instructions(self, group: int, start: int, stop: int) -> list[str | None]:
         """Chosen as for a model."""

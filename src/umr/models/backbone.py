@@ -1,7 +1,7 @@
 """A multimodal LLM of transformers as a producer of hidden states: loading, attention direction, positions, batching.
 
-There is no modelling code here. What differs between families (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, text-only models) is which
-arguments they take, and that is decided in `collate`.
+There is no modelling code here. What differs between families (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, LLaVA-NeXT, text-only models) is
+which arguments they take, and that is decided in `collate` and `hidden_states`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from transformers import (
 )
 
 from umr.errors import ModelError
+from umr.models import llava
 from umr.models.attention import use_fast_vision
+from umr.rendering.llava_vision import ImageTiles, LlavaReader
 from umr.rendering.renderer import Rendered
-from umr.rendering.vision import IMAGE, VIDEO, set_frame_budget
+from umr.rendering.vision import IMAGE, VIDEO, MediaReader, VisionReader, set_frame_budget
 
 Attention = Literal["bidirectional", "causal"]
 Positions = Literal["mrope", "flat"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+SEEING_FAMILIES = (*QWEN_FAMILIES, llava.FAMILY)
 Batch = dict[str, torch.Tensor]
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
 
@@ -63,12 +66,15 @@ def load_config(path: Path) -> Any:
 def load_processor(path: Path, config: Any) -> Any:
     """The checkpoint's processor, or its tokenizer when the backbone reads text only."""
     try:
-        if config.model_type in QWEN_FAMILIES:
+        if config.model_type in SEEING_FAMILIES:
             processor = AutoProcessor.from_pretrained(path)
             if not hasattr(processor, "image_processor"):
                 raise OSError("preprocessor files are missing")
             if not processor.tokenizer("a")["input_ids"]:  # transformers makes up an empty one
                 raise OSError("the tokenizer's vocabulary is missing")
+            if config.model_type == llava.FAMILY:
+                llava.check_sizes(processor, config, path)
+                return processor
             # Frames are sampled when a video is read (umr.media); sampling them again would drop some.
             processor.video_processor.do_sample_frames = False
             processor.video_processor.cap_pixels_per_frame = bool(processor.video_processor.cap_pixels_per_frame)
@@ -104,6 +110,10 @@ def set_pixel_budget(processor: Any, min_pixels: int | None, max_pixels: int | N
         return
     if not hasattr(processor, "image_processor"):
         raise ModelError(f"{where}: min_pixels and max_pixels have no effect on a backbone that reads text only; leave them out")
+    if not hasattr(processor, "video_processor"):
+        raise ModelError(
+            f"{where}: min_pixels and max_pixels have no effect on a LLaVA-NeXT backbone, whose images have one size; leave them out"
+        )
     size = processor.image_processor.size
     low, high = min_pixels or size["shortest_edge"], max_pixels or size["longest_edge"]  # areas, whatever the names say
     if low > high:
@@ -111,6 +121,19 @@ def set_pixel_budget(processor: Any, min_pixels: int | None, max_pixels: int | N
     processor.image_processor.size = {"shortest_edge": low, "longest_edge": high}
     if max_pixels is not None:
         set_frame_budget(processor.video_processor, max_pixels)
+
+
+def media_reader(processor: Any, config: Any, tiles: ImageTiles) -> MediaReader | None:
+    """What reads images and videos for a backbone; None for one that reads text only.
+
+    Args:
+        processor: as `load_processor` gives it.
+        config: the model's.
+        tiles: how LLaVA-NeXT shows an image; without effect on the others.
+    """
+    if not hasattr(processor, "image_processor"):
+        return None
+    return LlavaReader(processor, config, tiles) if config.model_type == llava.FAMILY else VisionReader(processor)
 
 
 def tokenizer_of(processor: Any) -> Any:
@@ -135,7 +158,7 @@ def load_language_model(path: Path, config: Any, attention: Attention, kernel: s
     Raises:
         ModelError: also when the folder holds no head, as a retriever's, and its embeddings are not tied to one.
     """
-    kind = AutoModelForImageTextToText if config.model_type in QWEN_FAMILIES else AutoModelForCausalLM
+    kind = AutoModelForImageTextToText if config.model_type in SEEING_FAMILIES else AutoModelForCausalLM
     model = _load(kind, path, config, attention, kernel, dtype)
     if kernel != "eager":
         use_fast_vision(inner_model(model))
@@ -195,6 +218,8 @@ def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions, device:
         if chosen := [block for block in blocks if block.kind == kind]:
             batch[pixels] = torch.cat([block.patches_PC for block in chosen])
             batch[grid] = torch.tensor([block.grid for block in chosen])
+            if chosen[0].image_size is not None:
+                batch["image_sizes"] = torch.tensor([block.image_size for block in chosen])
             if kind == VIDEO:
                 batch["second_per_grid_ts"] = torch.tensor([block.seconds_per_grid for block in chosen])
     if blocks:
@@ -206,8 +231,11 @@ def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions, device:
 
 def hidden_states(model: torch.nn.Module, batch: Batch, family: str) -> torch.Tensor:
     """Last hidden states, (B, L, D)."""
+    if family == llava.FAMILY:
+        out: torch.Tensor = model(**llava.arguments(inner_model(model), batch)).last_hidden_state
+        return out
     accepted = batch if family == "qwen2_5_vl" else {key: value for key, value in batch.items() if key != "second_per_grid_ts"}
-    out: torch.Tensor = model(**accepted).last_hidden_state
+    out = model(**accepted).last_hidden_state
     return out
 
 

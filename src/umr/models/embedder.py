@@ -15,14 +15,15 @@ import torch
 
 from umr.errors import ModelError, RenderError
 from umr.items import Item, QueryText, Side
-from umr.models import backbone, batching, exchange, settings
-from umr.models.pooling import finish, masked_mean
+from umr.models import backbone, batching, exchange, llava, settings
+from umr.models.latent_attention import LatentAttention, LatentSizes
+from umr.models.pooling import finish, latent_attention, masked_mean
 from umr.models.sentence_transformer import SentenceTransformerEngine
 from umr.models.settings import ModelSettings
 from umr.rendering import template as templates
+from umr.rendering.llava_vision import ImageTiles
 from umr.rendering.renderer import Rendered, Renderer
 from umr.rendering.template import Template
-from umr.rendering.vision import VisionReader
 
 Vectors = npt.NDArray[np.float32]
 
@@ -35,19 +36,23 @@ class EmbeddingModel(torch.nn.Module):
         settings: how its hidden states become a vector.
         family: transformers' `model_type`.
         pad_id: token id of padding.
+        latent: the block of `pooling="latent"`; None with every other pooling.
     """
 
-    def __init__(self, network: torch.nn.Module, settings: ModelSettings, family: str, pad_id: int) -> None:
+    def __init__(
+        self, network: torch.nn.Module, settings: ModelSettings, family: str, pad_id: int, latent: LatentAttention | None = None
+    ) -> None:
         super().__init__()
         self.network: Any = network
-        self.settings, self.family, self.pad_id = settings, family, pad_id
+        self.settings, self.family, self.pad_id, self.latent = settings, family, pad_id, latent
 
     def forward(self, rows: Sequence[Rendered]) -> torch.Tensor:
         """Embed rows as one padded batch: (B, D), unit length, in the rows' order."""
         device = next(self.network.parameters()).device
         batch, pool_BL = backbone.collate(rows, self.pad_id, self.settings.positions, device)
         hidden_BLD = backbone.hidden_states(self.network, batch, self.family)
-        return finish(masked_mean(hidden_BLD, pool_BL), self.settings.dimension)
+        pooled_BD = masked_mean(hidden_BLD, pool_BL) if self.latent is None else self.latent(hidden_BLD, pool_BL)
+        return finish(pooled_BD, self.settings.dimension)
 
 
 class RenderedEngine:
@@ -82,8 +87,8 @@ class RenderedEngine:
 
     def fingerprint_parts(self) -> list[str]:
         """Everything a vector depends on, as text."""
-        kept = replace(self.model.settings, temperature=None)  # the temperature scales scores in training, not vectors
-        return [repr(kept), self.renderer.template.hash, *backbone.fingerprint_parts(self.model.network, self.processor)]
+        parts = [self.model.settings.text(), self.renderer.template.hash, *backbone.fingerprint_parts(self.model.network, self.processor)]
+        return parts if self.model.latent is None else [*parts, backbone.weights_hash(self.model.latent)]
 
 
 class Embedder:
@@ -109,6 +114,8 @@ class Embedder:
         attention: backbone.Attention | None = None,
         positions: backbone.Positions | None = None,
         pooling: str | None = None,
+        latent: LatentSizes | None = None,
+        image_tiles: ImageTiles | None = None,
         dimension: int | None = None,
         max_tokens: int | None = None,
         min_pixels: int | None = None,
@@ -119,17 +126,21 @@ class Embedder:
         batch_tokens: int | None = None,
         revision: str | None = None,
     ) -> Embedder:
-        """Load a folder of ours, a plain Qwen-VL or text checkpoint, or any SentenceTransformer.
+        """Load a folder of ours, a plain Qwen-VL, LLaVA-NeXT or text checkpoint, or any SentenceTransformer.
 
         A folder that we saved knows its own settings; arguments that are given override them (and change the fingerprint).
 
         Args:
             path: folder, or hub id.
             template: built-in name, `Path` of a template file, or a `Template`. Default: the folder's, else `chat` for Qwen-VL
-                backbones, else `plain`.
+                backbones, `mm-embed` for LLaVA-NeXT, `plain` for others.
             attention: `"bidirectional"` (default for new models) or `"causal"`.
             positions: `"mrope"` (default) or `"flat"`.
-            pooling: `"mean"` (default), `"last"` or `"token_before_emb"`.
+            pooling: `"mean"` (default), `"last"`, `"token_before_emb"` or `"latent"`. In a folder without weights for the latter they
+                are fresh, the same for everyone, and give the plain mean until they are trained.
+            latent: sizes of fresh latent attention. Default: NV-Embed's.
+            image_tiles: what LLaVA-NeXT sees of an image: `"global"` (default), the whole as one square, or `"anyres"`, also tiles of an
+                enlarged one. Without effect, hence refused, on other backbones.
             dimension: keep this many components. Default: all.
             max_tokens: longest row, 2048 by default.
             min_pixels: images with a smaller area are enlarged to it. Default: the processor's.
@@ -151,7 +162,13 @@ class Embedder:
         given: dict[str, Any] = {
             name: value
             for name, value in dict(
-                attention=attention, positions=positions, pooling=pooling, dimension=dimension, max_tokens=max_tokens
+                attention=attention,
+                positions=positions,
+                pooling=pooling,
+                latent=latent,
+                image_tiles=image_tiles,
+                dimension=dimension,
+                max_tokens=max_tokens,
             ).items()
             if value is not None
         }
@@ -164,12 +181,16 @@ class Embedder:
             return cls(SentenceTransformerEngine.load(folder, device, weights_type, kernel), batch_tokens)
         config = backbone.load_config(folder)
         base = ModelSettings.load(folder) if (folder / settings.FILE_NAME).is_file() else ModelSettings()
+        if pooling is not None and pooling != base.pooling:
+            base = replace(base, latent=None)  # sizes of a pooling that is not used
         merged = replace(base, **given)
-        merged.check(config.model_type, config.get_text_config().hidden_size, path)
+        width = config.get_text_config().hidden_size
+        merged.check(config.model_type, width, path)
+        block = latent_attention(folder, merged.latent, width).to(device) if merged.pooling == "latent" else None
         processor = backbone.load_processor(folder, config)
         backbone.set_pixel_budget(processor, min_pixels, max_pixels, path)
         network = backbone.load_model(folder, config, merged.attention, kernel, weights_type).to(device)
-        engine = _assemble(network, merged, processor, _choose_template(folder, template, config.model_type), config.model_type)
+        engine = _assemble(network, merged, processor, _choose_template(folder, template, config.model_type), config.model_type, block)
         return cls(engine, batch_tokens)
 
     @property
@@ -234,11 +255,13 @@ class Embedder:
         return exchange.save(self.engine, folder)
 
 
-def _assemble(network: Any, merged: ModelSettings, processor: Any, template: Template, family: str) -> RenderedEngine:
+def _assemble(
+    network: Any, merged: ModelSettings, processor: Any, template: Template, family: str, latent: LatentAttention | None
+) -> RenderedEngine:
     tokenizer = backbone.tokenizer_of(processor)
-    vision = VisionReader(processor) if hasattr(processor, "image_processor") else None
+    vision = backbone.media_reader(processor, network.config, merged.image_tiles)
     renderer = Renderer(template, tokenizer, vision, merged.max_tokens, merged.pooling)
-    return RenderedEngine(EmbeddingModel(network, merged, family, tokenizer.pad_token_id), renderer, processor)
+    return RenderedEngine(EmbeddingModel(network, merged, family, tokenizer.pad_token_id, latent), renderer, processor)
 
 
 def _choose_template(folder: Path, given: str | Path | Template | None, family: str) -> Template:
@@ -246,4 +269,6 @@ def _choose_template(folder: Path, given: str | Path | Template | None, family: 
         return templates.resolve(given)
     if (folder / templates.FILE_NAME).is_file():
         return Template.load(folder / templates.FILE_NAME)
-    return templates.CHAT if family in backbone.QWEN_FAMILIES else templates.PLAIN
+    if family in backbone.QWEN_FAMILIES:
+        return templates.CHAT
+    return templates.MM_EMBED if family == llava.FAMILY else templates.PLAIN

@@ -11,12 +11,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umr.errors import ModelError
 from umr.files import write_text
-from umr.models.backbone import QWEN_FAMILIES
+from umr.models import llava
+from umr.models.backbone import SEEING_FAMILIES
+from umr.models.latent_attention import LatentSizes
+from umr.models.pooling import save_latent_attention
 from umr.rendering.template import Template, split_layout
 
 if TYPE_CHECKING:
@@ -24,12 +28,10 @@ if TYPE_CHECKING:
     from umr.models.reranker import RerankEngine
 
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
-_MODALITIES = {
-    "transformer_task": "feature-extraction",
-    "modality_config": {"text": _FORWARD, "image": _FORWARD, "video": _FORWARD, "message": {**_FORWARD, "format": "structured"}},
-    "module_output_name": "token_embeddings",
-}
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+NO_TILES = "image_tiles='global': transformers' LLaVA-NeXT processor and model always put tiles behind the whole image"
 _POOLING_FILE = Path(__file__).with_name("masked_pooling.py")
+_LATENT_FILES = ("latent_pooling.py", "latent_attention.py", "masked_pooling.py")
 
 
 def save(engine: RenderedEngine, folder: Path) -> list[str]:
@@ -77,7 +79,12 @@ def write_folder(folder: Path, write: Callable[[Path], list[str]]) -> list[str]:
 
 def _write(engine: RenderedEngine, folder: Path) -> list[str]:
     reasons = why_not_exchangeable(engine)
-    write_checkpoint(engine, folder, None if reasons else jinja(engine.renderer.template, writes_timestamps(engine)))
+    tokenizer = engine.renderer.tokenizer
+    ends = {"bos": tokenizer.bos_token or "", "eos": tokenizer.eos_token or ""}
+    chat = None if reasons else jinja(engine.renderer.template, writes_timestamps(engine), image_text(engine), ends)
+    write_checkpoint(engine, folder, chat)
+    if engine.model.latent is not None:
+        save_latent_attention(engine.model.latent, folder)
     if not reasons:
         _write_modules(engine, folder)
     return reasons
@@ -111,6 +118,11 @@ def writes_timestamps(engine: RenderedEngine | RerankEngine) -> bool:
     return bool(engine.renderer.vision and engine.renderer.vision.has_timestamps)
 
 
+def image_text(engine: RenderedEngine | RerankEngine) -> str:
+    """What stands for an image in a chat template of this model."""
+    return QWEN_IMAGE if engine.model.family != llava.FAMILY else str(engine.processor.image_token)
+
+
 def why_not_exchangeable(engine: RenderedEngine) -> list[str]:
     """What this model does that a folder for plain sentence-transformers cannot express."""
     settings, template, reasons = engine.model.settings, engine.renderer.template, []
@@ -122,9 +134,11 @@ def why_not_exchangeable(engine: RenderedEngine) -> list[str]:
         reasons.append(f"template {template.name!r}: its suffix depends on the item's modality")
     if settings.pooling == "last" and settings.dimension is not None:
         reasons.append("pooling='last' with a dimension: sentence-transformers would not scale the shorter vector to unit length")
-    if engine.model.family not in QWEN_FAMILIES:
+    if engine.model.family == llava.FAMILY and settings.image_tiles == "global":
+        reasons.append(NO_TILES)
+    if engine.model.family not in SEEING_FAMILIES:
         reasons.append("a backbone without a chat format: sentence-transformers would join instruction and text in its own way")
-    elif settings.pooling == "mean" and skipped_span(engine) is None:
+    elif settings.pooling in ("mean", "latent") and skipped_span(engine) is None:
         reasons.append(f"template {template.name!r}: what it skips is not one span between two special tokens that stand nowhere before")
     return reasons
 
@@ -157,12 +171,14 @@ def skipped_span(engine: RenderedEngine) -> tuple[int, int] | tuple[()] | None:
     return ids[start], ids[end]
 
 
-def jinja(template: Template, timestamps: bool) -> str:
+def jinja(template: Template, timestamps: bool, image: str = QWEN_IMAGE, ends: dict[str, str] | None = None) -> str:
     """Our template as a chat template: the prompt is the system message, the item is the user's.
 
     Args:
         template: without a suffix.
         timestamps: the processor writes vision borders around each frame itself (Qwen3-VL).
+        image: what stands for an image; where it is not a Qwen-VL's, videos are refused.
+        ends: what `{bos}` and `{eos}` become, where the template has them.
     """
     find = (
         "{%- set ns = namespace(instruction='', parts=[]) -%}"
@@ -171,34 +187,41 @@ def jinja(template: Template, timestamps: bool) -> str:
         "{%- else -%}{%- set ns.parts = [{'type': 'text', 'text': message.content}] if message.content is string else message.content -%}"
         "{%- endif -%}{%- endfor -%}"
     )
-    layouts = [_jinja_layout(layout, template) for layout in (template.with_instruction, template.without_instruction)]
-    return find + jinja_show(timestamps) + "{%- if ns.instruction -%}" + layouts[0] + "{%- else -%}" + layouts[1] + "{%- endif -%}"
+    layouts = [_jinja_layout(layout, template, ends or {}) for layout in (template.with_instruction, template.without_instruction)]
+    return find + jinja_show(timestamps, image) + "{%- if ns.instruction -%}" + layouts[0] + "{%- else -%}" + layouts[1] + "{%- endif -%}"
 
 
-def jinja_show(timestamps: bool) -> str:
+def jinja_show(timestamps: bool, image: str = QWEN_IMAGE) -> str:
     """A chat template's macro `show(parts, media, text)`, which writes the parts of a message: media, texts, or both."""
-    image = "<|vision_start|><|image_pad|><|vision_end|>"
-    video = "<|video_pad|>" if timestamps else "<|vision_start|><|video_pad|><|vision_end|>"
+    film = "<|video_pad|>" if timestamps else "<|vision_start|><|video_pad|><|vision_end|>"
+    video, known = "{%- elif part.type == 'video' and media -%}" + film, "'image', 'video', 'text'"
+    if image != QWEN_IMAGE:
+        video, known = "", "'image', 'text'"
     return (
         "{%- macro show(parts, media, text) -%}{%- for part in parts -%}"
-        "{%- if part.type == 'image' and media -%}" + image + "{%- elif part.type == 'video' and media -%}" + video + ""
+        "{%- if part.type == 'image' and media -%}" + image + video + ""
         "{%- elif part.type == 'text' and text -%}{{- part.text -}}"
-        "{%- elif part.type not in ['image', 'video', 'text'] -%}"
-        "{{- raise_exception('a message may hold text, images and videos; all inputs of a call must be messages, or none') -}}"
+        "{%- elif part.type not in [" + known + "] -%}"
+        "{{- raise_exception('a message may hold text and media that the model sees; all inputs of a call must be messages, or none') -}}"
         "{%- endif -%}{%- endfor -%}{%- endmacro -%}"
     )
 
 
-def _jinja_layout(layout: str, template: Template) -> str:
+def _jinja_layout(layout: str, template: Template, ends: dict[str, str]) -> str:
     out = []
     pieces = split_layout(layout)
     for index, (kind, value) in enumerate(pieces):
         if kind == "literal":
+            if index > 0 and pieces[index - 1][0] == "media" and value.startswith("\n"):
+                out.append("{%- if show(ns.parts, true, false) -%}{{- '\\n' -}}{%- endif -%}")
+                value = value[1:]
             before_text = index + 1 < len(pieces) and pieces[index + 1][0] == "text"
             if before_text and value.endswith(" "):
                 out.append("{{- " + jinja_quote(value[:-1]) + " -}}{%- if show(ns.parts, false, true) -%}{{- ' ' -}}{%- endif -%}")
             else:
                 out.append("{{- " + jinja_quote(value) + " -}}")
+        elif kind in ("bos", "eos"):
+            out.append("{{- " + jinja_quote(ends[kind]) + " -}}")
         elif kind == "instruction":
             out.append("{{- ns.instruction or " + jinja_quote(template.default_instruction) + " -}}")
         elif kind in ("content", "media", "text"):
@@ -221,11 +244,16 @@ def _write_modules(engine: RenderedEngine, folder: Path) -> None:
         f"{base}.base.modules.normalize.Normalize",
     )
     settings = engine.model.settings
-    if settings.pooling == "mean" and (span or settings.dimension is not None):
+    start, end = span or (-1, -1)
+    config: dict[str, Any] = {"embedding_dimension": engine.dimension, "start_token_id": start, "end_token_id": end}
+    if engine.model.latent is not None:
+        for name in _LATENT_FILES:
+            shutil.copyfile(_POOLING_FILE.with_name(name), folder / name)
+        pooling = "latent_pooling.MaskedLatentPooling"
+        config |= {"width": engine.model.latent.latents.shape[1], "sizes": asdict(settings.latent or LatentSizes())}
+    elif settings.pooling == "mean" and (span or settings.dimension is not None):
         shutil.copyfile(_POOLING_FILE, folder / "umr_pooling.py")
         pooling = "umr_pooling.MaskedMeanPooling"
-        start, end = span or (-1, -1)
-        config: dict[str, Any] = {"embedding_dimension": engine.dimension, "start_token_id": start, "end_token_id": end}
     else:
         mode = "mean" if settings.pooling == "mean" else "lasttoken"
         config = {"embedding_dimension": engine.dimension, "pooling_mode": mode, "include_prompt": True}
@@ -238,7 +266,10 @@ def _write_modules(engine: RenderedEngine, folder: Path) -> None:
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    write_listing(folder, modules, _MODALITIES, about)
+    seen = ("text", "image") if engine.model.family == llava.FAMILY else ("text", "image", "video")
+    modalities: dict[str, Any] = {**dict.fromkeys(seen, _FORWARD), "message": {**_FORWARD, "format": "structured"}}
+    settings_of_first = {"transformer_task": "feature-extraction", "modality_config": modalities, "module_output_name": "token_embeddings"}
+    write_listing(folder, modules, settings_of_first, about)
 
 
 def write_listing(folder: Path, modules: list[tuple[str, str]], transformer: dict[str, Any], about: dict[str, Any]) -> None:

@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from umr.errors import ModelError
 from umr.models import backbone, exchange
 from umr.models.checkpoint_files import is_temperature, must_be_new, read_temperature, stored_dtype, tensor_names, weight_files
 from umr.models.embedder import EmbeddingModel, RenderedEngine
+from umr.models.embedding_rows import make_room
+from umr.models.importing_nvidia import open_mm_embed, open_nv_embed
 from umr.models.settings import ModelSettings
 from umr.rendering.renderer import Renderer
 from umr.rendering.template import Template, umarvel
 from umr.rendering.vision import VisionReader, set_frame_budget
 
-Kind = Literal["umarvel", "lamra"]
+Kind = Literal["umarvel", "lamra", "nv-embed", "mm-embed"]
 _TILE = 28 * 28
 _IMAGE_PIXELS = {"shortest_edge": 4 * _TILE, "longest_edge": 300 * _TILE}
 _FRAME_PIXELS = 768 * _TILE
@@ -86,7 +86,8 @@ class Imported:
         parameters: weights in it.
         temperature: the learned one, if the checkpoint holds it.
         added_tokens: special tokens that its tokenizer lacked.
-        new_rows: rows added to the embedding matrix, which was too short for them; their value is the mean of all rows.
+        new_rows: rows added to the embedding matrix, which was too short for them; their value is the mean of all rows, and in MM-Embed
+            padding's is that of the end of the text.
     """
 
     folder: Path
@@ -100,7 +101,7 @@ def import_checkpoint(kind: Kind, source: str | Path, out: Path) -> Imported:
     """Turn a published checkpoint into a folder that `Embedder.load` uses exactly as its authors did.
 
     Args:
-        kind: `"umarvel"` or `"lamra"` (LamRA-Ret).
+        kind: `"umarvel"`, `"lamra"` (LamRA-Ret), `"nv-embed"` or `"mm-embed"`.
         source: folder with the released files: configuration, safetensors, tokenizer and preprocessor.
         out: folder to write, which must not exist. It appears whole or not at all.
 
@@ -109,26 +110,40 @@ def import_checkpoint(kind: Kind, source: str | Path, out: Path) -> Imported:
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind of checkpoint {kind!r}; use one of {', '.join(get_args(Kind))}")
-    source, published = Path(source), PUBLISHED[kind]
+    source = Path(source)
     must_be_new(out)
+    if kind in PUBLISHED:
+        engine, added, new_rows = _open_qwen(kind, source)
+    else:
+        opened = (open_nv_embed if kind == "nv-embed" else open_mm_embed)(source)
+        engine, added, new_rows = opened.engine, (), opened.new_rows
+    exchange.save(engine, out)
+    parameters = sum(one.numel() for one in engine.model.parameters())
+    return Imported(out, parameters, engine.model.settings.temperature, added, new_rows)
+
+
+def _open_qwen(kind: Kind, source: Path) -> tuple[RenderedEngine, tuple[str, ...], int]:
+    """U-MARVEL or LamRA as an engine, the tokens added, and the rows that these needed."""
+    published = PUBLISHED[kind]
     files = weight_files(source)
     config = backbone.load_config(source)
     if config.model_type != "qwen2_vl":
         raise ModelError(f"{source}: a {config.model_type} checkpoint; {kind} was published as qwen2_vl, and only that can be used exactly")
     names = tensor_names(files)
     _check_names(source, names)
-    temperature = read_temperature(names)
     processor = backbone.load_processor(source, config)
     processor.image_processor.size = dict(_IMAGE_PIXELS)
     set_frame_budget(processor.video_processor, _FRAME_PIXELS)
+    settings = replace(published.settings, temperature=read_temperature(names))
     added = _add_tokens(processor.tokenizer, published.tokens)
-    settings = replace(published.settings, temperature=temperature)
     network = backbone.load_model(source, config, settings.attention, "sdpa", stored_dtype(config))
-    new_rows = _make_room(network, len(processor.tokenizer))
+    # Qwen2-VL's matrix has some hundred rows more than tokens, and added tokens land on those. The original loader cuts the
+    # matrix after the first added token and lets the library draw new rows for the others, without a seed: what it
+    # measured with cannot be had again, and the rows of the checkpoint are the nearest that is the same for everyone.
+    new_rows = make_room(network, len(processor.tokenizer))
     renderer = Renderer(published.template, processor.tokenizer, VisionReader(processor), settings.max_tokens, settings.pooling)
     model = EmbeddingModel(network, settings, config.model_type, processor.tokenizer.pad_token_id)
-    exchange.save(RenderedEngine(model, renderer, processor), out)
-    return Imported(out, sum(one.numel() for one in network.parameters()), temperature, added, new_rows)
+    return RenderedEngine(model, renderer, processor), added, new_rows
 
 
 def _check_names(source: Path, names: dict[str, Path]) -> None:
@@ -152,21 +167,3 @@ def _add_tokens(tokenizer: Any, tokens: Sequence[str]) -> tuple[str, ...]:
         if token not in tokenizer.all_special_tokens:
             tokenizer.add_special_tokens({"extra_special_tokens": [token]}, replace_extra_special_tokens=False)
     return tuple(token for token in tokens if token not in before)
-
-
-def _make_room(network: Any, tokens: int) -> int:
-    """Let the embedding matrix have a row for every token; how many are new.
-
-    Qwen2-VL's matrix has some hundred rows more than tokens, and added tokens land on those. The original loader cuts the
-    matrix after the first added token and lets the library draw new rows for the others, without a seed: what it
-    measured with cannot be had again, and the rows of the checkpoint are the nearest that is the same for everyone.
-    """
-    rows = int(network.get_input_embeddings().weight.shape[0])
-    if tokens <= rows:
-        return 0
-    mean_D = network.get_input_embeddings().weight.detach().float().mean(0)
-    network.resize_token_embeddings(tokens, mean_resizing=False)
-    with torch.no_grad():
-        weight_VD = network.get_input_embeddings().weight
-        weight_VD[rows:] = mean_D.to(weight_VD.dtype)
-    return tokens - rows

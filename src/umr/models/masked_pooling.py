@@ -1,4 +1,4 @@
-"""Mean pooling that leaves a marked span out: the one file that a saved model carries for sentence-transformers.
+"""Mean pooling that leaves a marked span out: what a saved model carries for sentence-transformers.
 
 sentence-transformers' own Pooling cannot exclude the instruction of chat models. A model folder that needs it holds a copy of
 this file, which depends on torch and sentence-transformers alone; it is loaded with `trust_remote_code=True`.
@@ -29,14 +29,18 @@ class MaskedMeanPooling(Module):
         self.start_token_id = start_token_id
         self.end_token_id = end_token_id
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: D102 - documented by the base class
-        hidden = features["token_embeddings"]
+    def kept(self, features: dict[str, Any]) -> torch.Tensor:
+        """The tokens that are pooled, bool (B, L)."""
         ids, attended = features["input_ids"], features["attention_mask"].bool()
         starts = (ids == self.start_token_id) & attended
         opened = starts.int().cumsum(1) > 0
         ends = (ids == self.end_token_id) & opened
         closed_before = ends.int().cumsum(1) - ends.int() > 0
-        keep = attended & ~(opened & ~closed_before)
+        kept: torch.Tensor = attended & ~(opened & ~closed_before)
+        return kept
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: D102 - documented by the base class
+        hidden, keep = features["token_embeddings"], self.kept(features)
         states = hidden if hidden.dtype == torch.float64 else hidden.float()
         total = states.masked_fill(~keep[..., None], 0.0).sum(1)
         mean = total / keep.sum(1, keepdim=True).clamp(min=1).to(states.dtype)

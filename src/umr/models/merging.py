@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from umr.errors import ModelError
-from umr.models import backbone, settings
+from umr.models import backbone, pooling, settings
 from umr.models.checkpoint_files import is_temperature, must_be_new, read_temperature, stored_dtype, tensor_names, weight_files
 from umr.models.embedder import Embedder, RenderedEngine
 from umr.models.settings import ModelSettings
 from umr.rendering import template as templates
 
+_USE = ("attention", "positions", "pooling", "latent", "image_tiles", "dimension", "max_tokens")
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)")
 
 
@@ -25,7 +26,7 @@ def merge(base: str | Path, adapter: str | Path, out: Path) -> list[str]:
 
     How the result is used (attention, pooling, template, temperature) is taken from the adapter's `umr.json` and `template.json`
     where it has them, else from the base's. The learned temperature is kept: the adapter's own, in `umr.json` or among its
-    tensors (`sim.temp`), else the base's.
+    tensors (`sim.temp`), else the base's. So are the weights of latent attention (`1_Pooling/model.safetensors`).
 
     Args:
         base: a model folder of ours, a plain Qwen-VL or text checkpoint, or a hub id.
@@ -73,7 +74,7 @@ def _open_base(base: str | Path, adapter: Path) -> Embedder:
     given: dict[str, Any] = {}
     own = ModelSettings.load(adapter) if (adapter / settings.FILE_NAME).is_file() else None
     if own is not None:
-        given = {name: getattr(own, name) for name in ("attention", "positions", "pooling", "dimension", "max_tokens")}
+        given = {name: getattr(own, name) for name in _USE}
     if (adapter / templates.FILE_NAME).is_file():
         given["template"] = adapter / templates.FILE_NAME
     embedder = Embedder.load(folder, dtype=dtype, device="cpu", **given)
@@ -82,6 +83,9 @@ def _open_base(base: str | Path, adapter: Path) -> Embedder:
         raise ModelError(f"{base}: a foreign SentenceTransformer; fold adapters into it with sentence-transformers itself")
     if own is not None:
         engine.model.settings = replace(engine.model.settings, query_text=own.query_text)
+    if engine.model.latent is not None and (adapter / pooling.WEIGHTS).is_file():
+        width = engine.model.network.config.get_text_config().hidden_size
+        engine.model.latent = pooling.latent_attention(adapter, engine.model.settings.latent, width)
     return embedder
 
 

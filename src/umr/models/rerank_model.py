@@ -35,16 +35,19 @@ class RerankModel(torch.nn.Module):
         self.network: Any = network
         self.settings, self.family, self.pad_id, self.answer_ids = settings, family, pad_id, tuple(answer_ids)
 
-    def forward(self, rows: Sequence[Rendered]) -> torch.Tensor:
+    def forward(self, rows: Sequence[Rendered], vocabulary: bool = False) -> torch.Tensor:
         """Answer rows as one padded batch: (R, 7) fp32 logits of `ANSWERS` at each row's last token, in the rows' order.
 
-        Only these rows of the head are multiplied, at one position of each row.
+        Only these rows of the head are multiplied, at one position of each row; with `vocabulary` all of them are, which gives (R, V).
         """
         device = next(self.network.parameters()).device
         batch, last_RL = backbone.collate(rows, self.pad_id, "mrope", device)
         hidden_RLD = backbone.hidden_states(backbone.inner_model(self.network), batch, self.family)
         last_RD = hidden_RLD[torch.arange(len(rows), device=device), last_RL.int().argmax(1)]
         head = self.network.get_output_embeddings()
+        if vocabulary:
+            with torch.autocast(device.type, enabled=False):
+                return F.linear(last_RD.float(), head.weight.float(), None if head.bias is None else head.bias.float())
         ids_A = torch.tensor(self.answer_ids, device=device)
         rows_A = ids_A.clamp(min=0)
         with torch.autocast(device.type, enabled=False):

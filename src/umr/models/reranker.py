@@ -20,10 +20,12 @@ from umr.models.cross_encoder import CrossEncoderEngine, is_cross_encoder
 from umr.models.rerank_model import ANSWERS, NO_TOKEN, RerankModel, answer_ids, check_head
 from umr.models.settings import RerankSettings
 from umr.rendering import pair_template as templates
+from umr.rendering import prompts
+from umr.rendering.llava_vision import ImageTiles
 from umr.rendering.pair_template import PairTemplate
 from umr.rendering.pairs import Pair, PairRenderer
 from umr.rendering.renderer import Rendered
-from umr.rendering.vision import VisionBlock, VisionReader
+from umr.rendering.vision import VisionBlock
 
 __all__ = ["ANSWERS", "RerankEngine", "RerankModel", "Reranker"]
 
@@ -67,7 +69,7 @@ class RerankEngine:
     def fingerprint_parts(self) -> list[str]:
         """Everything a score depends on, as text."""
         parts = backbone.fingerprint_parts(self.model.network, self.processor)
-        return ["reranker", repr(self.model.settings), self.renderer.template.hash, *parts]
+        return ["reranker", self.model.settings.text(), self.renderer.template.hash, *parts]
 
 
 class Reranker:
@@ -91,6 +93,7 @@ class Reranker:
         template: str | Path | PairTemplate | None = None,
         attention: backbone.Attention | None = None,
         max_tokens: int | None = None,
+        image_tiles: ImageTiles | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         kernel: str = "sdpa",
@@ -99,17 +102,19 @@ class Reranker:
         batch_tokens: int | None = None,
         revision: str | None = None,
     ) -> Reranker:
-        """Load a folder of ours, a plain Qwen-VL or text checkpoint, a retriever with tied embeddings, or any CrossEncoder.
+        """Load a folder of ours, a plain Qwen-VL, LLaVA-NeXT or text checkpoint, a retriever with tied embeddings, or any CrossEncoder.
 
         A folder that we saved knows its own settings; arguments that are given override them (and change the fingerprint).
 
         Args:
             path: folder, or hub id.
-            template: built-in name, `Path` of a template file, or a `PairTemplate`. Default: the folder's, else `umarvel` for
-                Qwen-VL backbones, else `plain`. A CrossEncoder brings its own, unless one is given: then its weights are
-                read as a plain checkpoint's.
+            template: built-in name, `Path` of a template file (`.json`), file of zero-shot prompts (`.yaml`; `"zero-shot"` for those
+                that come with this package), or a `PairTemplate`. Default: the folder's, else `umarvel` for Qwen-VL
+                backbones, else `plain`. A CrossEncoder brings its own, unless one is given: then its weights are read as a plain
+                checkpoint's.
             attention: `"causal"` or `"bidirectional"`. Default: what the folder was made with.
             max_tokens: longest row, 2048 by default.
+            image_tiles: `"global"` (default) or `"anyres"`, for LLaVA-NeXT alone; see `Embedder.load`.
             min_pixels: images with a smaller area are enlarged to it. Default: the processor's.
             max_pixels: images and video frames with a larger area are reduced to it. Default: the processor's.
             kernel: attention of the language model: `"sdpa"`, `"eager"`, or another that transformers knows.
@@ -127,7 +132,9 @@ class Reranker:
         config = backbone.load_config(folder)
         ours = any((folder / name).is_file() for name in (settings.FILE_NAME, settings.RERANKER_FILE_NAME))
         given: dict[str, Any] = {
-            name: value for name, value in dict(attention=attention, max_tokens=max_tokens).items() if value is not None
+            name: value
+            for name, value in dict(attention=attention, max_tokens=max_tokens, image_tiles=image_tiles).items()
+            if value is not None
         }
         if not ours and template is None and is_cross_encoder(folder, config):
             if given or min_pixels or max_pixels:
@@ -137,13 +144,13 @@ class Reranker:
                 )
             return cls(CrossEncoderEngine.load(folder, device, weights_type, kernel), batch_tokens)
         merged = replace(_settings(folder, config), **given)
-        merged.check(path)
+        merged.check(config.model_type, path)
         check_head(config, path)
         processor = backbone.load_processor(folder, config)
         backbone.set_pixel_budget(processor, min_pixels, max_pixels, path)
         tokenizer = backbone.tokenizer_of(processor)
-        vision = VisionReader(processor) if hasattr(processor, "image_processor") else None
-        renderer = PairRenderer(_choose_template(folder, template, config.model_type), tokenizer, vision, merged.max_tokens)
+        vision = backbone.media_reader(processor, config, merged.image_tiles)
+        renderer = PairRenderer(_choose_template(folder, template, config.model_type, processor), tokenizer, vision, merged.max_tokens)
         ids = answer_ids(renderer, path)
         network: Any = backbone.load_language_model(folder, config, merged.attention, kernel, weights_type).to(device)
         model = RerankModel(network, merged, config.model_type, tokenizer.pad_token_id, ids)
@@ -153,6 +160,13 @@ class Reranker:
     def fingerprint(self) -> str:
         """Sixteen hex digits over weights, template, tokenizer, pixel budgets, attention and dtype."""
         return hashlib.sha256("\n".join(self.engine.fingerprint_parts()).encode()).hexdigest()[:16]
+
+    @property
+    def answers(self) -> tuple[str, str] | None:
+        """The two words whose logits are compared, with a space before them where the tokenizer has them so; None for a CrossEncoder."""
+        if not isinstance(self.engine, RerankEngine):
+            return None
+        return self.engine.renderer.template.yes, self.engine.renderer.template.no
 
     def score(self, query: Item | Query, items: Sequence[Item], instruction: str | None = None) -> Scores:
         """How well each item answers a query: P(Yes), float32 (N,), in the items' order. See `score_pairs`.
@@ -190,7 +204,7 @@ class Reranker:
             engine.forward,
             self.batch_tokens or batching.default_budget(next(engine.model.parameters()).device.type),
         )
-        return _sigmoid(engine.log_odds(logits_NA))
+        return sigmoid(engine.log_odds(logits_NA))
 
     def choose(self, query: Item | Query, items: Sequence[Item], instruction: str | None = None) -> Scores:
         """Probability that each of 2 to 5 items is the one that answers the query: float32 (N,), sum 1, in the items' order.
@@ -228,7 +242,8 @@ class Reranker:
         return reranker_exchange.save(self.engine, folder)
 
 
-def _sigmoid(log_odds_N: np.ndarray) -> Scores:
+def sigmoid(log_odds_N: np.ndarray) -> Scores:
+    """P(yes), float32, of log-odds of any shape."""
     return (0.5 * (1 + np.tanh(log_odds_N.astype(np.float64) / 2))).astype(np.float32)
 
 
@@ -247,7 +262,9 @@ def _settings(folder: Path, config: Any) -> RerankSettings:
     return RerankSettings(attention="causal" if causal else "bidirectional")
 
 
-def _choose_template(folder: Path, given: str | Path | PairTemplate | None, family: str) -> PairTemplate:
+def _choose_template(folder: Path, given: str | Path | PairTemplate | None, family: str, processor: Any) -> PairTemplate:
+    if not isinstance(given, PairTemplate | None) and (found := prompts.resolve(given)) is not None:
+        return found[0].template(processor, found[1])
     if given is not None:
         return templates.resolve(given)
     if (folder / templates.FILE_NAME).is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umr.files import write_text
-from umr.models import exchange
+from umr.models import exchange, llava
 from umr.models.backbone import QWEN_FAMILIES
 from umr.rendering.pair_template import PairTemplate
 from umr.rendering.template import split_layout
@@ -27,6 +27,7 @@ _TRANSFORMER = {
     False: {"transformer_task": "text-generation", "modality_config": {"text": _FORWARD, **_MESSAGE}},
 }
 """The first module's settings, by whether the backbone sees."""
+_IMAGES_ONLY = {"transformer_task": "any-to-any", "modality_config": {"text": _FORWARD, "image": _FORWARD, **_MESSAGE}}
 
 
 def save(engine: RerankEngine, folder: Path) -> list[str]:
@@ -39,7 +40,15 @@ def save(engine: RerankEngine, folder: Path) -> list[str]:
 
 
 def _write(engine: RerankEngine, folder: Path) -> list[str]:
-    exchange.write_checkpoint(engine, folder, jinja(engine.renderer.template, exchange.writes_timestamps(engine)))
+    template = engine.renderer.template
+    if template.by_modality:
+        exchange.write_checkpoint(engine, folder, None)
+        return [f"pair template {template.name!r}: its layout depends on the modalities of query and candidate"]
+    if engine.model.family == llava.FAMILY and engine.model.settings.image_tiles == "global":
+        exchange.write_checkpoint(engine, folder, None)
+        return [exchange.NO_TILES]
+    chat = jinja(template, exchange.writes_timestamps(engine), exchange.image_text(engine))
+    exchange.write_checkpoint(engine, folder, chat)
     yes, no = engine.model.answer_ids[:2]
     score: dict[str, Any] = {"true_token_id": yes, "false_token_id": no, "module_input_name": "causal_logits"}
     write_text(folder / "1_LogitScore" / "config.json", json.dumps(score, indent=2))
@@ -47,7 +56,9 @@ def _write(engine: RerankEngine, folder: Path) -> list[str]:
         ("", "sentence_transformers.base.modules.transformer.Transformer"),
         ("1_LogitScore", "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"),
     ]
-    transformer = {**_TRANSFORMER[engine.model.family in QWEN_FAMILIES], "module_output_name": "causal_logits"}
+    family = engine.model.family
+    of_family = _IMAGES_ONLY if family == llava.FAMILY else _TRANSFORMER[family in QWEN_FAMILIES]
+    transformer = {**of_family, "module_output_name": "causal_logits"}
     about: dict[str, Any] = {
         "model_type": "CrossEncoder",
         "prompts": {},
@@ -58,11 +69,12 @@ def _write(engine: RerankEngine, folder: Path) -> list[str]:
     return []
 
 
-def jinja(template: PairTemplate, timestamps: bool) -> str:
+def jinja(template: PairTemplate, timestamps: bool, image: str = exchange.QWEN_IMAGE) -> str:
     """The pointwise layout as a chat template: the instruction is the system message, query and candidate have roles of their own.
 
     Args:
         timestamps: the processor writes vision borders around each frame itself (Qwen3-VL).
+        image: what stands for an image; where it is not a Qwen-VL's, videos are refused.
     """
     parts = "([{'type': 'text', 'text': message.content}] if message.content is string else message.content)"
     find = (
@@ -80,8 +92,10 @@ def jinja(template: PairTemplate, timestamps: bool) -> str:
         "query_media": "show(ns.query, true, false)",
         "query_text": "show(ns.query, false, true)",
         "candidate": "show(ns.candidate, true, true)",
+        "candidate_media": "show(ns.candidate, true, false)",
+        "candidate_text": "show(ns.candidate, false, true)",
     }
-    pieces, out = split_layout(template.pointwise), [find, exchange.jinja_show(timestamps)]
+    pieces, out = split_layout(template.pointwise), [find, exchange.jinja_show(timestamps, image)]
     for index, (kind, value) in enumerate(pieces):
         if kind != "literal":
             out.append("{{- " + shown[kind] + " -}}")

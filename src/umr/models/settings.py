@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from umr.errors import ModelError
 from umr.files import write_text
 from umr.items import QueryText
+from umr.models import llava
 from umr.models.backbone import QWEN_FAMILIES, Attention, Positions
+from umr.models.latent_attention import LatentSizes
+from umr.rendering.llava_vision import ImageTiles
 from umr.rendering.renderer import Pooling
 
 FILE_NAME = "umr.json"
 RERANKER_FILE_NAME = "umr_reranker.json"
-_CHOICES = (("attention", Attention), ("positions", Positions), ("pooling", Pooling), ("query_text", QueryText))
+_CHOICES = {"attention": Attention, "positions": Positions, "pooling": Pooling, "query_text": QueryText, "image_tiles": ImageTiles}
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,14 @@ class ModelSettings:
     Attributes:
         attention: direction inside the language model.
         positions: how vision tokens are placed; `"flat"` reproduces the published U-MARVEL weights.
-        pooling: which tokens are averaged.
+        pooling: which tokens are averaged, and whether latent attention comes before (`"latent"`).
         dimension: length of the vector; None for the hidden size. Shorter vectors are prefixes, scaled to unit length again.
         max_tokens: longest row; longer text is cut.
         temperature: what the training ended with; None when the model was never trained contrastively.
         query_text: how the text of a benchmark's query is cleaned when it has an instruction; `"joined"` for published U-MARVEL and
             LamRA weights (see `MBeir`).
+        image_tiles: what LLaVA-NeXT sees of an image, see `LlavaReader`.
+        latent: sizes of the latent attention; None for NV-Embed's, and with every other pooling.
     """
 
     attention: Attention = "bidirectional"
@@ -40,19 +45,40 @@ class ModelSettings:
     max_tokens: int = 2048
     temperature: float | None = None
     query_text: QueryText = "separate"
+    latent: LatentSizes | None = None
+    image_tiles: ImageTiles = "global"
 
     def check(self, family: str, hidden_size: int, where: str | Path) -> None:
         """Raise `ModelError` for a value that does not exist or has no effect on this backbone."""
-        for name, allowed in _CHOICES:
-            if getattr(self, name) not in get_args(allowed):
-                raise ModelError(f"{where}: {name}={getattr(self, name)!r}; use one of {', '.join(get_args(allowed))}")
+        _check_choices(self, tuple(_CHOICES), where)
         if self.positions == "flat" and family not in QWEN_FAMILIES:
             raise ModelError(
                 f"{where}: positions='flat' has no effect on a {family} backbone, whose positions are flat already; leave it out"
             )
+        _check_tiles(self.image_tiles, family, where)
         if self.dimension is not None and not (isinstance(self.dimension, int) and 1 <= self.dimension <= hidden_size):
             raise ModelError(f"{where}: dimension={self.dimension} must lie between 1 and the hidden size, {hidden_size}")
         _check_max_tokens(self.max_tokens, where)
+        self._check_latent(where)
+
+    def _check_latent(self, where: str | Path) -> None:
+        if self.latent is None:
+            return
+        if self.pooling != "latent":
+            raise ModelError(f"{where}: latent has no effect with pooling={self.pooling!r}; leave it out, or set pooling='latent'")
+        for name, value in asdict(self.latent).items():
+            if not (isinstance(value, int) and value >= 1) and not (name == "head_width" and value is None):
+                raise ModelError(f"{where}: latent.{name}={value!r} must be a number of at least 1")
+
+    def text(self) -> str:
+        """What vectors depend on, for a fingerprint: all but the temperature, which scales scores in training.
+
+        Settings that came after models had been made are named only where they are not the default: a model keeps its fingerprint.
+        """
+        old = ("attention", "positions", "pooling", "dimension", "max_tokens", "temperature", "query_text")
+        kept = {one.name: None if one.name == "temperature" else getattr(self, one.name) for one in fields(self)}
+        named = [f"{one.name}={kept[one.name]!r}" for one in fields(self) if one.name in old or kept[one.name] != one.default]
+        return f"ModelSettings({', '.join(named)})"
 
     def save(self, folder: Path) -> None:
         """Write `umr.json`."""
@@ -63,7 +89,10 @@ class ModelSettings:
         """Read `umr.json`. Raises `ModelError` when it is damaged or of another version."""
         path = folder / FILE_NAME
         try:
-            return cls(**_read(path))
+            found = _read(path)
+            if found.get("latent") is not None:
+                found["latent"] = LatentSizes(**found["latent"])
+            return cls(**found)
         except TypeError as error:
             raise ModelError(f"{path}: unreadable settings ({error})") from error
 
@@ -75,16 +104,23 @@ class RerankSettings:
     Attributes:
         attention: direction inside the language model; what it was pretrained with, unless it was trained otherwise since.
         max_tokens: longest row; longer texts are cut.
+        image_tiles: what LLaVA-NeXT sees of an image, see `LlavaReader`.
     """
 
     attention: Attention = "causal"
     max_tokens: int = 2048
+    image_tiles: ImageTiles = "global"
 
-    def check(self, where: str | Path) -> None:
-        """Raise `ModelError` for a value that does not exist."""
-        if self.attention not in get_args(Attention):
-            raise ModelError(f"{where}: attention={self.attention!r}; use one of {', '.join(get_args(Attention))}")
+    def check(self, family: str, where: str | Path) -> None:
+        """Raise `ModelError` for a value that does not exist or has no effect on this backbone."""
+        _check_choices(self, ("attention", "image_tiles"), where)
+        _check_tiles(self.image_tiles, family, where)
         _check_max_tokens(self.max_tokens, where)
+
+    def text(self) -> str:
+        """What scores depend on, for a fingerprint; tiles, a later setting, only where they are not the default."""
+        tiles = "" if self.image_tiles == "global" else f", image_tiles={self.image_tiles!r}"
+        return f"RerankSettings(attention={self.attention!r}, max_tokens={self.max_tokens!r}{tiles})"
 
     def save(self, folder: Path) -> None:
         """Write `umr_reranker.json`."""
@@ -98,6 +134,17 @@ class RerankSettings:
             return cls(**_read(path))
         except TypeError as error:
             raise ModelError(f"{path}: unreadable settings ({error})") from error
+
+
+def _check_choices(settings: ModelSettings | RerankSettings, names: tuple[str, ...], where: str | Path) -> None:
+    for name in names:
+        if getattr(settings, name) not in get_args(_CHOICES[name]):
+            raise ModelError(f"{where}: {name}={getattr(settings, name)!r}; use one of {', '.join(get_args(_CHOICES[name]))}")
+
+
+def _check_tiles(image_tiles: ImageTiles, family: str, where: str | Path) -> None:
+    if image_tiles != "global" and family != llava.FAMILY:
+        raise ModelError(f"{where}: image_tiles={image_tiles!r} has no effect on a {family} backbone, only on LLaVA-NeXT; leave it out")
 
 
 def _check_max_tokens(max_tokens: object, where: str | Path) -> None:

@@ -1,12 +1,13 @@
 """Checkpoints from nothing: a real configuration class, a tokenizer trained on given text, a processor, random weights.
 
 The folder is an ordinary one that transformers itself loads. Tiny models make everything testable without a download, and
-learn World in minutes. The shapes follow what was measured to learn fast (docs/decisions.md): two layers, a learned position
+learn World in minutes. The shapes follow what was measured to learn fast (docs/decisions.md): few layers, a learned position
 embedding in the vision tower, and rotary frequencies fit for sequences of tens of tokens.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,15 @@ from typing import Any
 import torch
 
 from umr.errors import ModelError
+from umr.models import tiny_llava
 
-FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl")
+FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", tiny_llava.FAMILY)
 _TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"]
+_NAMED = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 _MARKERS = ["<emb>", "<instruction_start>", "<instruction_end>"]
+ACTIVE_LAYERS = 2
+"""Layers of the language model that do something before any training."""
+_LAYER_OUTPUT = re.compile(r"language_model\.layers\.(\d+)\.(?:self_attn\.o_proj|mlp\.down_proj)\.weight$")
 _SCAFFOLD = ["system\nRepresent the user's input.", "user\n", "assistant\n", "You are a helpful assistant.", "<0.5 seconds>"]
 
 
@@ -36,7 +42,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(hidden=128, layers=2, heads=4, vision_hidden=128, vision_depth=2, vision_heads=4, vocabulary=2048),
+    "tiny": Size(hidden=128, layers=4, heads=4, vision_hidden=128, vision_depth=2, vision_heads=4, vocabulary=2048),
     "small": Size(hidden=256, layers=6, heads=8, vision_hidden=256, vision_depth=5, vision_heads=8, vocabulary=4096),
     "base": Size(hidden=768, layers=9, heads=12, vision_hidden=512, vision_depth=8, vision_heads=8, vocabulary=8192),
 }
@@ -46,10 +52,10 @@ def make_checkpoint(family: str, out: Path, texts: Iterable[str], size: str = "t
     """Write a checkpoint with random weights.
 
     Args:
-        family: `"qwen2-vl"`, `"qwen2.5-vl"` or `"qwen3-vl"`.
+        family: `"qwen2-vl"`, `"qwen2.5-vl"`, `"qwen3-vl"` or `"llava-next"`.
         out: folder to make; must be empty or absent.
         texts: what the BPE tokenizer is trained on.
-        size: `"tiny"` (about 1M parameters), `"small"` (about 10M) or `"base"` (about 100M).
+        size: `"tiny"` (about 2M parameters), `"small"` (about 10M) or `"base"` (about 100M).
         seed: of the weights; the same seed and texts give the same bytes.
 
     Returns:
@@ -66,9 +72,12 @@ def make_checkpoint(family: str, out: Path, texts: Iterable[str], size: str = "t
         raise ModelError(f"unknown size {size!r}; use one of {', '.join(SIZES)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out}: exists and is not an empty folder; choose another")
-    tokenizer = _tokenizer(texts, SIZES[size].vocabulary)
-    processor = _processor(family, tokenizer)
-    config = _config(family, SIZES[size], tokenizer)
+    if family == tiny_llava.FAMILY:
+        tokenizer = _tokenizer(texts, SIZES[size].vocabulary, tiny_llava.NAMED, [tiny_llava.IMAGE], tiny_llava.SCAFFOLD)
+        processor, config = tiny_llava.processor(tokenizer), tiny_llava.config(SIZES[size], tokenizer)
+    else:
+        tokenizer = _tokenizer(texts, SIZES[size].vocabulary, _NAMED, _TOKENS, _SCAFFOLD)
+        processor, config = _processor(family, tokenizer), _config(family, SIZES[size], tokenizer)
     with torch.random.fork_rng():  # what transformers draws is drawn again; the caller's numbers are left alone
         model = AutoModel.from_config(config)
     _draw_weights(model, seed)
@@ -79,19 +88,24 @@ def make_checkpoint(family: str, out: Path, texts: Iterable[str], size: str = "t
 
 
 def _draw_weights(model: torch.nn.Module, seed: int) -> None:
-    """Draw every weight matrix with variance 1 / inputs.
+    """Draw every weight matrix, and every vector that stands for a token, with variance 1 / inputs.
 
     transformers' 0.02 is made for widths of thousands; a narrow network that starts so small needs hundreds of steps to leave the
-    state in which all embeddings are equal (docs/decisions.md).
+    state in which all embeddings are equal (docs/decisions.md). Later layers of the language model begin as the identity: a retriever
+    learns as fast as with two layers, and a reranker finds the depth that comparing two items takes.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if (output := _LAYER_OUTPUT.search(name)) and int(output[1]) >= ACTIVE_LAYERS:
+                parameter.zero_()
+            elif parameter.ndim > 1:
                 parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+            elif name.endswith(tiny_llava.TOKEN_VECTORS):
+                parameter.normal_(0, parameter.numel() ** -0.5, generator=generator)
 
 
-def _tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+def _tokenizer(texts: Iterable[str], vocabulary: int, named: dict[str, str], others: list[str], scaffold: list[str]) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -105,18 +119,17 @@ def _tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
     def corpus() -> Iterable[str]:
         yield from texts
-        for text in _SCAFFOLD:
+        for text in scaffold:
             yield from [text] * 50  # often enough to become few tokens: they stand in every sequence
 
     tokenizer.train_from_iterator(corpus(), trainer)
-    # Yes and No must be single tokens for rerankers, whatever the texts were.
-    tokenizer.add_tokens(["Yes", "No"])
+    # What rerankers answer must be single tokens, whatever the texts were.
+    tokenizer.add_tokens(["Yes", "No", "True", "False"])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens=[*_TOKENS, *_MARKERS],
+        extra_special_tokens=[*others, *_MARKERS],
         model_max_length=2048,
+        **named,
     )
 
 

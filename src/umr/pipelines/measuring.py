@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +11,44 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from umr.data.mbeir import MBeir
-from umr.evaluation import EvaluationResult, evaluate
+from umr.data.benchmark import Benchmark, open_benchmark
+from umr.errors import RecipeError
+from umr.evaluation.calibrating import calibrate
+from umr.evaluation.calibration import Calibration
+from umr.evaluation.charts import heat_map
 from umr.evaluation.choosing import choose_weights
 from umr.evaluation.declarations import METRICS, main_metric
 from umr.evaluation.metrics import judge
 from umr.evaluation.rerank import Reranking
+from umr.evaluation.result import EvaluationResult
+from umr.evaluation.several import evaluate_each, is_text, text_average, to_json
 from umr.evaluation.weights import Weights
 from umr.files import write_bytes, write_text
 from umr.models.embedder import Embedder
 from umr.models.reranker import Reranker
 
-HITS = "hits.parquet"
+HITS, MODALITIES = "hits.parquet", "modality.png"
 
 
 def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
     """Evaluate as an `eval` stage says; see `umr.pipelines.stages.EvalStage`.
 
     Returns:
-        Averages in percent: `local`, `global`, `local hit@5`, `global hit@5`.
+        Averages in percent: of an M-BEIR tree `local`, `global`, `local hit@5`, `global hit@5`, and `modality@1` of the global pool
+        (a filtered or calibrated pool has its own name in place of `global`); of text-retrieval sets `text`, their mean nDCG@10.
     """
-    benchmark, depth = MBeir(Path(config["benchmark"]), config["on_error"]), config["depth"]
+    paths = config["benchmark"] if isinstance(config["benchmark"], list) else [config["benchmark"]]
+    benchmarks, depth = [open_benchmark(Path(path), config["on_error"]) for path in paths], config["depth"]
+    if sum(not one.one_pool for one in benchmarks) > 1:
+        raise RecipeError("benchmark: one M-BEIR tree and any text-retrieval sets make one report; give further trees their own stage")
     rerank = None
     if config["reranker"] is not None:
         weights = Weights.load(Path(config["weights"])) if config["weights"] is not None else config["weight"]
-        rerank, depth = Reranking(_reranker(config), config["rerank_depth"], weights), max(depth, config["rerank_depth"])
-    result = evaluate(
+        rerank = Reranking(_reranker(config), config["rerank_depth"], weights, config["weights_of_another_model"])
+        depth = max(depth, config["rerank_depth"])
+    results = evaluate_each(
         _embedder(config),
-        benchmark,
+        benchmarks,
         pools=config["pools"],
         tasks=config["tasks"],
         split=config["split"],
@@ -45,11 +56,26 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         instruction=config["instruction"],
         depth=depth,
         rerank=rerank,
+        modality_filter=config["modality_filter"],
+        calibration=Calibration.load(Path(config["calibration"])) if config["calibration"] is not None else None,
     )
-    write_hits(result, benchmark, out / HITS)
-    write_text(out / "result.json", result.to_json())
+    named = {one.root.resolve().name: one for one in benchmarks}
+    write_hits([(result, named[name]) for name, result in results.items()], out / HITS)
+    write_text(out / "result.json", to_json(results))
+    scores = {} if (text := text_average(results)) is None else {"text": text}
+    for result in results.values():
+        if not is_text(result):
+            scores |= _averages(result, out)
+    return scores
+
+
+def _averages(result: EvaluationResult, out: Path) -> dict[str, float]:
     averages = result.averages
-    return {pool: averages[pool]["main"] for pool in averages} | {f"{pool} hit@5": averages[pool]["hit@5"] for pool in averages}
+    scores = {pool: averages[pool]["main"] for pool in averages} | {f"{pool} hit@5": averages[pool]["hit@5"] for pool in averages}
+    if result.mixed_pool is not None:
+        heat_map(result, out / MODALITIES)
+        scores["modality@1"] = averages[result.mixed_pool]["modality_accuracy@1"]
+    return scores
 
 
 def choose(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
@@ -57,7 +83,7 @@ def choose(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
     weights = choose_weights(
         _embedder(config),
         _reranker(config),
-        MBeir(Path(config["benchmark"]), config["on_error"]),
+        open_benchmark(Path(config["benchmark"]), config["on_error"]),
         config["split"],
         depth=config["depth"],
         pools=config["pools"],
@@ -69,17 +95,37 @@ def choose(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
     return {"default": weights.default, **weights.weights}
 
 
+def calibrated(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
+    """Fit offsets by modality as a `calibrate` stage says; see `umr.pipelines.stages.CalibrateStage`."""
+    found = calibrate(
+        _embedder(config),
+        open_benchmark(Path(config["benchmark"]), config["on_error"]),
+        config["split"],
+        work_dir=vectors,
+        tasks=config["tasks"],
+        instruction=config["instruction"],
+    )
+    found.save(out / "calibration.json")
+    return {f"{asked} -> {kind}": offset for asked, offsets in found.offsets.items() for kind, offset in offsets.items()}
+
+
 def _embedder(config: dict[str, Any]) -> Embedder:
     return Embedder.load(config["model"], dtype=config["dtype"], batch_tokens=config["batch_tokens"])
 
 
 def _reranker(config: dict[str, Any]) -> Reranker:
-    return Reranker.load(config["reranker"], dtype=config["dtype"], batch_tokens=config["batch_tokens"])
+    return Reranker.load(config["reranker"], template=config["prompts"], dtype=config["dtype"], batch_tokens=config["batch_tokens"])
 
 
-def write_hits(result: EvaluationResult, benchmark: MBeir, path: Path) -> None:
-    """Write what each query found: Parquet with qid, setting, pool, hit@1, hit@5 and the setting's main metric, each 0 or 1."""
-    tables = []
+def write_hits(results: Sequence[tuple[EvaluationResult, Benchmark]], path: Path) -> None:
+    """Write what each query found: Parquet with qid, setting, pool, hit@1, hit@5 and the setting's main metric, each 0 to 1."""
+    tables = [table for result, benchmark in results for table in _hits(result, benchmark)]
+    buffer = io.BytesIO()
+    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def _hits(result: EvaluationResult, benchmark: Benchmark) -> Iterator[pa.Table]:
     for (setting, pool), run in result.runs.items():
         judged = judge(run.qids, run.rankings(), benchmark.qrels(setting, result.split), result.depth)
         count = len(run.qids)
@@ -91,7 +137,4 @@ def write_hits(result: EvaluationResult, benchmark: MBeir, path: Path) -> None:
             "hit@5": pa.array(METRICS["hit@5"](judged), pa.float32()),
             "main": pa.array(METRICS[main_metric(setting)](judged), pa.float32()),
         }
-        tables.append(pa.table(columns))
-    buffer = io.BytesIO()
-    pq.write_table(pa.concat_tables(tables).unify_dictionaries(), buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+        yield pa.table(columns)

@@ -9,8 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from umr.data.text_retrieval import CORPUS, QUERIES, TextRetrieval
 from umr.pipelines.fingerprints import of_source
 from umr.pipelines.references import references
+from umr.rendering.pair_template import PROMPTS_SUFFIXES, ZERO_SHOT
 
 Role = Literal["model", "benchmark", "file"]
 _ROLES: dict[str, Role] = {
@@ -24,6 +26,9 @@ _ROLES: dict[str, Role] = {
     "scores": "file",
     "weights": "file",
     "weight": "file",
+    "calibration": "file",
+    "ids_in": "file",
+    "prompts": "file",
     "vectors": "file",
 }
 """What a text under each key of a config is."""
@@ -77,7 +82,7 @@ def needs_of(kind: str, config: dict[str, Any]) -> tuple[Need, ...]:
     split = config.get("split") or settings.get("split") or "train"
     # Mining and scoring read every training file, whichever settings they are for: right answers may stand in any of them.
     names = config.get("tasks") or (None if split == "train" else settings.get("settings"))
-    pools = tuple(config.get("pools") or ("local", "global"))
+    pools = ("global",) if kind == "calibrate" else tuple(config.get("pools") or ("local", "global"))
     used = ((split,), None if names is None else tuple(names), pools, config.get("on_error") == "skip")
     return tuple(Need(key, value, role, *used) if role == "benchmark" else Need(key, value, role) for key, value, role in _texts(config))
 
@@ -86,11 +91,14 @@ def _of_recipe(recipe: dict[str, Any]) -> Iterator[Need]:
     path = recipe["model"]["path"]
     if not references(path):
         yield Need("model.path", path, "model")
+    template = recipe["model"].get("template") or ""
+    if template.endswith((".json", *PROMPTS_SUFFIXES)):
+        yield Need("model.template", template, "file")
     for number, section in enumerate(recipe["data"]):
         path, key = section["path"], f"data.{number}.path"
         if references(path):
             continue
-        if section["kind"] in ("mbeir", "scored"):
+        if section["kind"] in ("mbeir", "scored", "text_retrieval"):
             settings = section.get("settings") if section["kind"] == "mbeir" else None  # scored lists are of tasks, not of files
             skips = section.get("on_error") == "skip"
             yield Need(key, path, "benchmark", ("train",), None if settings is None else tuple(settings), ("global",), skips)
@@ -102,7 +110,7 @@ def _of_recipe(recipe: dict[str, Any]) -> Iterator[Need]:
 
 def _texts(value: Any, place: str = "", name: str = "") -> Iterator[tuple[str, str, Role]]:
     """Every text under a key of `_ROLES` that is not a reference to a stage."""
-    if isinstance(value, str) and name in _ROLES and not references(value):
+    if isinstance(value, str) and name in _ROLES and not references(value) and (name, value) != ("prompts", ZERO_SHOT):
         yield place, value, _ROLES[name]
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
@@ -140,8 +148,12 @@ def _missing(need: Need, sources: Mapping[str, str]) -> list[str]:
 
 
 def _missing_of_benchmark(root: Path, need: Need) -> Iterator[tuple[Path, str]]:
+    if (root / CORPUS).is_file():
+        yield from _missing_of_texts(root, need)
+        return
     if not (root / "query").is_dir():
-        yield root / "query", "does not exist; a benchmark folder has query/, cand_pool/, qrels/, instructions/ and its images"
+        what = "a benchmark folder has query/, cand_pool/, qrels/, instructions/ and its images, or corpus.jsonl, queries.jsonl and qrels/"
+        yield root / "query", f"does not exist; {what}"
         return
     from umr.data.mbeir import MBeir
 
@@ -158,6 +170,16 @@ def _missing_of_benchmark(root: Path, need: Need) -> Iterator[tuple[Path, str]]:
     instructions = root / "instructions" / "query_instructions.tsv"
     if not instructions.is_file() and not (root / "instructions").is_dir():
         yield instructions, "does not exist"
+
+
+def _missing_of_texts(root: Path, need: Need) -> Iterator[tuple[Path, str]]:
+    if not (root / QUERIES).is_file():
+        yield root / QUERIES, "does not exist"
+        return
+    tree = TextRetrieval(root)
+    for path in (tree.qrels_path(tree.setting, split) for split in need.splits):
+        if not path.is_file():
+            yield path, "does not exist"
 
 
 def _train_files(tree: Any, need: Need) -> Iterator[Path]:

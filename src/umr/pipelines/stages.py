@@ -71,7 +71,7 @@ class InitStage(_Stage):
 
     product: ClassVar[str] = "model"
     kind: Literal["init"]
-    family: Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl"] = "qwen3-vl"
+    family: Literal["qwen2-vl", "qwen2.5-vl", "qwen3-vl", "llava-next"] = "qwen3-vl"
     size: Literal["tiny", "small", "base"] = "tiny"
     texts: str
     """What the tokenizer is trained on: a World, a benchmark folder, `.txt` or `.jsonl`."""
@@ -124,7 +124,8 @@ class EvalStage(_Stage):
     product: ClassVar[str] = "result.json"
     kind: Literal["eval"]
     model: str
-    benchmark: str
+    benchmark: str | Annotated[list[str], Field(min_length=1)]
+    """An M-BEIR tree, a text-retrieval set, or a list of one tree and any sets, which make one report."""
     pools: Pools = ["local", "global"]
     tasks: list[str] | None = None
     split: Literal["val", "test"] = "test"
@@ -134,23 +135,39 @@ class EvalStage(_Stage):
     dtype: Dtype = "float32"
     batch_tokens: BatchTokens = None
     reranker: str | None = None
+    prompts: str | None = None
+    """Ask the reranker by this prompts file, or `zero-shot`; its own template when null."""
     rerank_depth: int = Field(50, ge=1)
     weight: float = Field(1.0, ge=0)
     """Of P(Yes) beside the cosine, for every setting."""
     weights: str | None = None
     """A file of weights by setting, as a `fuse` stage writes it, in place of `weight`."""
+    weights_of_another_model: bool = False
+    """Take them although they were chosen for another model, such as a student's teacher."""
+    modality_filter: bool = False
+    """Of the global pool, rank only candidates of the modality that a task looks for."""
+    calibration: str | None = None
+    """A file of offsets by modality for the global pool, as a `calibrate` stage writes it."""
 
     @model_validator(mode="after")
     def _check(self) -> EvalStage:
-        if idle := [key for key in ("rerank_depth", "weight", "weights") if key in self.model_fields_set and self.reranker is None]:
+        if self.weights_of_another_model and self.weights is None:
+            raise ValueError("weights_of_another_model has no effect without weights")
+        keys = ("prompts", "rerank_depth", "weight", "weights")
+        if idle := [key for key in keys if key in self.model_fields_set and self.reranker is None]:
             raise ValueError(f"{idle[0]} has no effect without a reranker")
         if self.weights is not None and "weight" in self.model_fields_set:
             raise ValueError("weight and weights say the same thing; give one of them")
+        mixed = [key for key in ("modality_filter", "calibration") if getattr(self, key)]
+        if mixed and "global" not in self.pools:
+            raise ValueError(f"{mixed[0]} has no effect without the global pool")
+        if len(mixed) > 1:
+            raise ValueError("calibration has no effect with modality_filter, which ranks one modality alone")
         return self
 
     @staticmethod
     def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
-        """Write `result.json`, and `hits.parquet` with a row for each query and pool."""
+        """Write `result.json`, `hits.parquet` with a row for each query and pool, and `modality.png` for the global pool."""
         from umr.pipelines.measuring import measure
 
         return measure(config, out, vectors)
@@ -236,6 +253,7 @@ class FuseStage(_Stage):
     kind: Literal["fuse"]
     model: str
     reranker: str
+    prompts: str | None = None
     benchmark: str
     split: Literal["val", "train"] = "val"
     depth: int = Field(50, ge=1)
@@ -252,6 +270,31 @@ class FuseStage(_Stage):
         from umr.pipelines.measuring import choose
 
         return choose(config, out, vectors)
+
+
+class CalibrateStage(_Stage):
+    """Choose what is added to the scores of each modality in the global pool, on validation queries."""
+
+    product: ClassVar[str] = "calibration.json"
+    kind: Literal["calibrate"]
+    model: str
+    benchmark: str
+    tasks: list[str] | None = None
+    instruction: Literal["first", "seeded", "none"] = "first"
+    on_error: Literal["fail", "skip"] = "fail"
+    dtype: Dtype = "float32"
+    batch_tokens: BatchTokens = None
+
+    def config(self, folder: Path) -> dict[str, Any]:
+        """Its keys, and the split, which is always that of validation."""
+        return {**super().config(folder), "split": "val"}
+
+    @staticmethod
+    def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
+        """Write `calibration.json`."""
+        from umr.pipelines.measuring import calibrated
+
+        return calibrated(config, out, vectors)
 
 
 class MergeStage(_Stage):
@@ -273,7 +316,8 @@ class MergeStage(_Stage):
 
 
 Stage = Annotated[
-    WorldStage | InitStage | TrainStage | EvalStage | MineStage | ScoreStage | FuseStage | MergeStage, Field(discriminator="kind")
+    WorldStage | InitStage | TrainStage | EvalStage | MineStage | ScoreStage | FuseStage | CalibrateStage | MergeStage,
+    Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Any]] = {
     "world": WorldStage,
@@ -283,7 +327,8 @@ KINDS: dict[str, type[Any]] = {
     "mine": MineStage,
     "score": ScoreStage,
     "fuse": FuseStage,
+    "calibrate": CalibrateStage,
     "merge": MergeStage,
 }
-EMBEDS = ("eval", "mine", "score", "fuse")
+EMBEDS = ("eval", "mine", "score", "fuse", "calibrate")
 """Kinds that write vectors of their model."""

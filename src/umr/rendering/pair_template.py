@@ -8,6 +8,7 @@ A layout is the sequence as text, with special tokens written out and these plac
 | `{query}` | every part of the query in its order |
 | `{query_media}`, `{query_text}` | its images and videos; its texts (for layouts that put the instruction between them) |
 | `{candidate}` | every part of the candidate, in `pointwise` and in `choice` |
+| `{candidate_media}`, `{candidate_text}` | its images and videos; its texts; in `pointwise` only |
 | `{candidates}` | in `listwise`: the candidates one after the other, each as `choice` says |
 | `{number}` | in `choice`: 1 for the first candidate, 2 for the second, ... |
 
@@ -17,7 +18,7 @@ A literal of one space between two placeholders is dropped when one of them is e
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from umr.errors import ModelError
@@ -25,9 +26,14 @@ from umr.files import write_text
 from umr.rendering.template import hash_of, split_layout
 
 FILE_NAME = "pair_template.json"
+ZERO_SHOT, PROMPTS_SUFFIXES = "zero-shot", (".yaml", ".yml")
+"""Name of the prompts that come with this package (`umr.rendering.prompts`), and how names of prompts files end: they become a pair
+template when the checkpoint is known."""
 MOST_CANDIDATES = 5
+MODALITIES = ("text", "image", "image,text", "video", "video,text", "image,video", "image,video,text")
+"""What an item may hold, as `Item.modality` spells it."""
 _PLACEHOLDERS = {
-    "pointwise": {"instruction", "query", "query_media", "query_text", "candidate"},
+    "pointwise": {"instruction", "query", "query_media", "query_text", "candidate", "candidate_media", "candidate_text"},
     "listwise": {"instruction", "query", "query_media", "query_text", "candidates"},
     "choice": {"number", "candidate"},
 }
@@ -45,6 +51,8 @@ class PairTemplate:
         default_instruction: what `{instruction}` becomes without one.
         yes: the answer that accepts a candidate.
         no: the answer that rejects it.
+        by_modality: layouts that take the place of `pointwise` for some queries and candidates, by their modalities: `"text -> image"`.
+            Such a layout names the parts that the two have, and may leave the instruction out; then so may `pointwise`.
     """
 
     name: str
@@ -54,32 +62,58 @@ class PairTemplate:
     default_instruction: str = ""
     yes: str = "Yes"
     no: str = "No"
+    by_modality: dict[str, str] = field(default_factory=dict, hash=False)  # a dict has no hash; equal templates still have equal ones
 
     def __post_init__(self) -> None:
-        if not all(isinstance(value, str) for value in asdict(self).values()):
+        layouts = self.by_modality if isinstance(self.by_modality, dict) else {"": None}
+        values = [value for name, value in vars(self).items() if name != "by_modality"]
+        if not all(isinstance(value, str) for value in (*values, *layouts, *layouts.values())):
             raise ModelError(f"pair template {self.name!r}: every field must be a text")
-        for field, candidate in (("pointwise", "candidate"), ("listwise", "candidates"), ("choice", "candidate")):
-            layout: str = getattr(self, field)
-            if field == "listwise" and not layout:
-                continue
-            found = [kind for kind, _ in split_layout(layout) if kind != "literal"]
-            if unknown := sorted(set(found) - _PLACEHOLDERS[field]):
-                allowed = ", ".join(sorted(_PLACEHOLDERS[field]))
-                raise ModelError(f"pair template {self.name!r}: {field} has no placeholder {{{unknown[0]}}}; use one of {allowed}")
-            if repeated := [kind for kind in found if found.count(kind) > 1]:
-                raise ModelError(f"pair template {self.name!r}: {{{repeated[0]}}} stands twice in {field}")
-            if candidate not in found:
-                raise ModelError(f"pair template {self.name!r}: {field} has no {{{candidate}}}")
-            if field != "choice":
-                self._check_query(field, found)
+        for name in ("pointwise", "listwise", "choice"):
+            if name != "listwise" or self.listwise:
+                self._check_layout(name, name, getattr(self, name))
+        for name, layout in layouts.items():
+            self._check_layout("pointwise", name, layout)
         if self.yes == self.no or not self.yes or not self.no:
             raise ModelError(f"pair template {self.name!r}: yes and no must be two different words")
 
-    def _check_query(self, field: str, found: list[str]) -> None:
-        if ("query" in found) == ("query_text" in found and "query_media" in found):
-            raise ModelError(f"pair template {self.name!r}: {field} needs either {{query}} or both {{query_media}} and {{query_text}}")
-        if "instruction" not in found:
-            raise ModelError(f"pair template {self.name!r}: {field} has no {{instruction}}, so instructions would have no effect")
+    def _check_layout(self, kind: str, name: str, layout: str) -> None:
+        found = [placeholder for placeholder, _ in split_layout(layout) if placeholder != "literal"]
+        if unknown := sorted(set(found) - _PLACEHOLDERS[kind]):
+            allowed = ", ".join(sorted(_PLACEHOLDERS[kind]))
+            raise ModelError(f"pair template {self.name!r}: {name} has no placeholder {{{unknown[0]}}}; use one of {allowed}")
+        if repeated := [placeholder for placeholder in found if found.count(placeholder) > 1]:
+            raise ModelError(f"pair template {self.name!r}: {{{repeated[0]}}} stands twice in {name}")
+        if kind == "pointwise":
+            modalities = name.split(" -> ") if name != kind else ["", ""]
+            if len(modalities) != 2 or (name != kind and not set(modalities) <= set(MODALITIES)):
+                raise ModelError(
+                    f"pair template {self.name!r}: {name!r} is no pair of modalities; write it like 'text -> image', each one of "
+                    f"{'; '.join(MODALITIES)}"
+                )
+            for side, modality in zip(("query", "candidate"), modalities, strict=True):
+                self._check_side(name, found, side, modality)
+        else:
+            wanted = "candidates" if kind == "listwise" else "candidate"
+            if wanted not in found:
+                raise ModelError(f"pair template {self.name!r}: {name} has no {{{wanted}}}")
+            if kind == "listwise":
+                self._check_side(name, found, "query", "")
+        if kind != "choice" and not self.by_modality and "instruction" not in found:
+            raise ModelError(f"pair template {self.name!r}: {name} has no {{instruction}}, so instructions would have no effect")
+
+    def _check_side(self, name: str, found: list[str], side: str, modality: str) -> None:
+        """Whether a layout shows every part of the query or the candidate, once; those of any modality where that is `""`."""
+        has = {"text": not modality or "text" in modality, "media": modality != "text"}
+        shown = [part for part in has if f"{side}_{part}" in found]
+        if idle := [part for part in shown if not has[part]]:
+            raise ModelError(
+                f"pair template {self.name!r}: {{{side}_{idle[0]}}} has no effect in {name!r}, whose {side} has none; leave it out"
+            )
+        wanted = [part for part in ("media", "text") if has[part]]
+        if len(shown) != (0 if side in found else len(wanted)):
+            parts = ("both " if len(wanted) > 1 else "") + " and ".join(f"{{{side}_{part}}}" for part in wanted)
+            raise ModelError(f"pair template {self.name!r}: {name} needs either {{{side}}} or {parts}")
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -89,7 +123,7 @@ class PairTemplate:
     @property
     def hash(self) -> str:
         """Twelve hex digits over everything that changes a rendering or its answers; the name does not."""
-        return hash_of(self)
+        return hash_of(self, () if self.by_modality else ("by_modality",))  # without them, the hash from before they could be given
 
     def save(self, folder: Path) -> None:
         """Write `pair_template.json` into a model folder."""
@@ -164,5 +198,7 @@ def resolve(template: str | Path | PairTemplate) -> PairTemplate:
     if isinstance(template, Path):
         return PairTemplate.load(template)
     if template not in BUILT_IN:
-        raise ModelError(f"unknown pair template {template!r}; built in are {', '.join(sorted(BUILT_IN))}; a file is given as a Path")
+        raise ModelError(
+            f"unknown pair template {template!r}; built in are {', '.join(sorted(BUILT_IN))}, and zero-shot; a file is given as a Path"
+        )
     return BUILT_IN[template]

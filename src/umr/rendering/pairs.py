@@ -11,9 +11,10 @@ from umr.items import Item
 from umr.rendering.pair_template import MOST_CANDIDATES, PairTemplate
 from umr.rendering.renderer import Rendered, one_hot
 from umr.rendering.sequence import KEPT, Pieces, SequenceWriter, Show, TokenSequence
-from umr.rendering.vision import VisionBlock, VisionReader
+from umr.rendering.vision import MediaReader, VisionBlock
 
 _QUERY_SHOWN: dict[str, Show] = {"query": "all", "query_media": "media", "query_text": "text"}
+_CANDIDATE_SHOWN: dict[str, Show] = {"candidate": "all", "candidate_media": "media", "candidate_text": "text"}
 _QUERY_GROUP = 0
 """Group of the query's text when a row is cut; candidates have 1, 2, ..."""
 
@@ -40,12 +41,13 @@ class PairRenderer:
         max_tokens: longest row.
     """
 
-    def __init__(self, template: PairTemplate, tokenizer: Any, vision: VisionReader | None, max_tokens: int = 2048) -> None:
+    def __init__(self, template: PairTemplate, tokenizer: Any, vision: MediaReader | None, max_tokens: int = 2048) -> None:
         self.template, self.tokenizer, self.vision, self.max_tokens = template, tokenizer, vision, max_tokens
         self._writer = SequenceWriter(tokenizer, vision)
         self._pointwise = self._writer.prepare(template.pointwise, template.name)
         self._listwise = self._writer.prepare(template.listwise, template.name)
         self._choice = self._writer.prepare(template.choice, template.name)
+        self._by_modality = {pair: self._writer.prepare(layout, template.name) for pair, layout in template.by_modality.items()}
 
     def render(self, pairs: Sequence[Pair], done: dict[str, VisionBlock] | None = None) -> list[Rendered]:
         """Render pointwise rows; each depends on its pair and nothing else.
@@ -60,7 +62,7 @@ class PairRenderer:
         """
         blocks = self._writer.read_media([item for pair in pairs for item in (pair.query, pair.candidate)], done)
         return [
-            self._row(self._pointwise, pair.query, pair.instruction, [pair.candidate], blocks[2 * index : 2 * index + 2])
+            self._row(self._layout(pair), pair.query, pair.instruction, [pair.candidate], blocks[2 * index : 2 * index + 2])
             for index, pair in enumerate(pairs)
         ]
 
@@ -77,13 +79,25 @@ class PairRenderer:
             raise RenderError(f"{len(candidates)} candidates to choose from; give 2 to {MOST_CANDIDATES}")
         return self._row(self._listwise, query, instruction, candidates, self._writer.read_media([query, *candidates]))
 
+    @property
+    def ends_in_text(self) -> bool:
+        """Whether rows of one candidate end in a word, so that an answer would follow it after a space."""
+        kind, end = self._pointwise[-1]
+        return kind == "literal" and not end[-1:].isspace()
+
     def token_id(self, answer: str) -> int | None:
         """The token that says `answer` where the layouts end; None when no single one does."""
-        ids: list[int] = self._writer.encode(answer)[0]
-        ends = [layout[-1][1] for layout in (self._pointwise, self._listwise) if layout and layout[-1][0] == "literal"]
+        layouts = (self._pointwise, self._listwise, *self._by_modality.values())
+        found = {self._after(layout[-1][1] if layout[-1][0] == "literal" else "", answer) for layout in layouts if layout}
+        return found.pop() if len(found) == 1 else None
+
+    def _after(self, end: str, answer: str) -> int | None:
+        before, ids = self._writer.encode(end)[0], self._writer.encode(end + answer)[0]
         # A tokenizer may melt the answer with what stands before it, and would then never have shown the two apart.
-        melts = any(self._writer.encode(end + answer)[0] != self._writer.encode(end)[0] + ids for end in ends)
-        return None if melts or len(ids) != 1 else ids[0]
+        return ids[-1] if len(ids) == len(before) + 1 and ids[:-1] == before else None
+
+    def _layout(self, pair: Pair) -> Pieces:
+        return self._by_modality.get(f"{pair.query.modality} -> {pair.candidate.modality}", self._pointwise)
 
     def _row(
         self, layout: Pieces, query: Item, instruction: str | None, candidates: Sequence[Item], blocks: list[list[VisionBlock]]
@@ -92,6 +106,7 @@ class PairRenderer:
         media = [iter(of_item) for of_item in blocks]
         instruction = instruction or self.template.default_instruction
         empty = {"instruction": not instruction, "query_text": not query.text, "query_media": not blocks[0]}
+        empty |= {"candidate_text": not candidates[0].text, "candidate_media": not blocks[1]}
         for index, (kind, value) in enumerate(layout):
             if kind == "literal":
                 if not (value == " " and _beside(layout, index, empty)):
@@ -102,8 +117,8 @@ class PairRenderer:
                 sequence.text(instruction, False)
             elif kind in _QUERY_SHOWN:
                 self._writer.append_item(sequence, query, media[0], _QUERY_SHOWN[kind], False, _QUERY_GROUP)
-            elif kind == "candidate":
-                self._writer.append_item(sequence, candidates[0], media[1], "all", False, _QUERY_GROUP + 1)
+            elif kind in _CANDIDATE_SHOWN:
+                self._writer.append_item(sequence, candidates[0], media[1], _CANDIDATE_SHOWN[kind], False, _QUERY_GROUP + 1)
             else:
                 self._append_choices(sequence, candidates, media[1:])
         names = [item.id or item.digest[:8] for item in (query, *candidates)]

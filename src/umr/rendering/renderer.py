@@ -14,11 +14,11 @@ import numpy as np
 
 from umr.errors import RenderError
 from umr.items import Item, Side
-from umr.rendering.sequence import SequenceWriter, Show
+from umr.rendering.sequence import Pieces, SequenceWriter, Show
 from umr.rendering.template import Template
-from umr.rendering.vision import VisionBlock, VisionReader
+from umr.rendering.vision import MediaReader, VisionBlock
 
-Pooling = Literal["mean", "last", "token_before_emb"]
+Pooling = Literal["mean", "last", "token_before_emb", "latent"]
 _SHOWN: dict[str, Show] = {"content": "all", "media": "media", "text": "text"}
 
 
@@ -52,11 +52,11 @@ class Renderer:
         tokenizer: a fast tokenizer of transformers.
         vision: reader of images and videos; None for a text-only backbone.
         max_tokens: longest row. Longer text is cut from its end; instruction, vision and layout never are.
-        pooling: which tokens are averaged: all but the skipped, the last, or the one before `<emb>`.
+        pooling: which tokens are averaged: all but the skipped (with `"latent"` too), the last, or the one before `<emb>`.
     """
 
     def __init__(
-        self, template: Template, tokenizer: Any, vision: VisionReader | None, max_tokens: int = 2048, pooling: Pooling = "mean"
+        self, template: Template, tokenizer: Any, vision: MediaReader | None, max_tokens: int = 2048, pooling: Pooling = "mean"
     ) -> None:
         self.template, self.tokenizer, self.vision = template, tokenizer, vision
         self.max_tokens, self.pooling = max_tokens, pooling
@@ -104,8 +104,7 @@ class Renderer:
             elif kind == "special":
                 sequence.tokens([self._writer.special[value]], not skipping)
             elif kind == "literal":
-                before_text = index + 1 < len(pieces) and pieces[index + 1][0] == "text"
-                sequence.text(value[:-1] if before_text and not item.text and value.endswith(" ") else value, not skipping)
+                sequence.text(_fitted(pieces, index, bool(item.text), bool(blocks)), not skipping)
             elif kind == "instruction":
                 sequence.text(instruction or self.template.default_instruction, not skipping)
             elif kind == "suffix":
@@ -116,12 +115,22 @@ class Renderer:
         return Rendered(ids, self._pool(ids, pool, item), types, tuple(sequence.blocks))
 
     def _pool(self, ids: np.ndarray, unskipped: np.ndarray, item: Item) -> np.ndarray:
-        if self.pooling == "mean":
+        if self.pooling in ("mean", "latent"):
             if not unskipped.any():
                 raise RenderError(f"item {item.id or item.digest[:8]}: no token is left for the mean; the whole row is skipped")
             return unskipped
         position = len(ids) - 1 if self.pooling == "last" else int(np.flatnonzero(ids == self._emb_id)[-1]) - 1
         return one_hot(len(ids), position)
+
+
+def _fitted(pieces: Pieces, index: int, has_text: bool, has_media: bool) -> str:
+    """A literal without the newline after media, or the space before text, that the item does not have."""
+    value = pieces[index][1]
+    if not has_media and index > 0 and pieces[index - 1][0] == "media":
+        value = value.removeprefix("\n")
+    if not has_text and index + 1 < len(pieces) and pieces[index + 1][0] == "text":
+        value = value.removesuffix(" ")
+    return value
 
 
 def one_hot(length: int, position: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from umr.errors import RenderError
 from umr.items import Image, Item, Text, Video
 from umr.rendering.template import split_layout
-from umr.rendering.vision import VisionBlock, VisionReader
+from umr.rendering.vision import MediaReader, VisionBlock
 
 KEPT = -1
 """Group of tokens that are never cut."""
@@ -29,8 +29,8 @@ class TokenSequence:
     Text waits until the next special token, so that it is tokenised in one run, exactly as the finished string would be.
     """
 
-    def __init__(self, encode: Any) -> None:
-        self._encode = encode
+    def __init__(self, encode: Any, bos_id: int | None = None) -> None:
+        self._encode, self._bos_id = encode, bos_id
         self._text: list[str] = []
         self._flags: list[tuple[bool, int]] = []  # per character: pooled, group of text that may be cut
         self.ids: list[int] = []
@@ -56,7 +56,7 @@ class TokenSequence:
         """Tokenise the text that waits."""
         if not self._text:
             return
-        ids, offsets = self._encode("".join(self._text))
+        ids, offsets = self._encode("".join(self._text), all(token == self._bos_id for token in self.ids))
         flags = self._flags
         for token, (start, end) in zip(ids, offsets, strict=True):
             # A token that crosses a border counts when any of its characters does: nothing of the content is lost.
@@ -108,6 +108,28 @@ def _shortened(groups_L: np.ndarray, room: int) -> np.ndarray:
     return keep
 
 
+def _backends(backend: Any) -> tuple[Any, Any]:
+    """Copies of a tokenizer for the text that a sequence begins with, and for text after that.
+
+    They differ for SentencePiece-like tokenizers that put a space before the first word of a sequence and before no other.
+    """
+    first, splitter = _literal(backend), backend.pre_tokenizer
+    if getattr(splitter, "prepend_scheme", None) != "first":
+        return first, first
+    later = _literal(backend)
+    later.pre_tokenizer = type(splitter)(replacement=splitter.replacement, prepend_scheme="never", split=splitter.split)
+    return first, later
+
+
+def _literal(backend: Any) -> Any:
+    """A copy, because the switch is a property of the tokenizer: special tokens written in a user's text stay text."""
+    copy = type(backend).from_str(backend.to_str())
+    copy.encode_special_tokens = True
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
+
+
 class SequenceWriter:
     """Knows a tokenizer's special tokens and a backbone's way of showing media, and writes sequences with them.
 
@@ -116,17 +138,19 @@ class SequenceWriter:
         vision: reader of images and videos; None for a text-only backbone.
     """
 
-    def __init__(self, tokenizer: Any, vision: VisionReader | None) -> None:
+    def __init__(self, tokenizer: Any, vision: MediaReader | None) -> None:
         self.vision = vision
+        self._ends = {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token}
         self.special: dict[str, int] = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
-        # A copy, because the switch is a property of the tokenizer: special tokens written in a user's text stay text.
-        self._backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.encode_special_tokens = True
-        self._backend.no_padding()
-        self._backend.no_truncation()
+        # Many chat formats are made of tokens that are special without a role of their own.
+        self.special |= {token.content: number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._bos_id = tokenizer.bos_token_id
+        self._first, self._later = _backends(tokenizer.backend_tokenizer)
 
     def prepare(self, layout: str, name: str) -> Pieces:
         """Cut a layout at its placeholders, and its literals at special tokens (kind `"special"`).
+
+        `{bos}` and `{eos}` become the tokenizer's own tokens, or nothing where it has none.
 
         Raises:
             RenderError: the layout of template `name` uses a special token that the tokenizer does not have.
@@ -135,10 +159,13 @@ class SequenceWriter:
         pattern = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
         pieces: Pieces = []
         for kind, value in split_layout(layout):
-            if kind != "literal" or pattern is None:
+            if kind in self._ends:
+                if token := self._ends[kind]:
+                    pieces.append(("special", token))
+            elif kind != "literal" or pattern is None:
                 pieces.append((kind, value))
-                continue
-            pieces.extend(("special" if part in self.special else "literal", part) for part in pattern.split(value) if part)
+            else:
+                pieces.extend(("special" if part in self.special else "literal", part) for part in pattern.split(value) if part)
         for _, value in pieces:
             if missing := re.search(r"<\|[a-z_]+\|>|<emb>|<instruction_(start|end)>", value if value not in self.special else ""):
                 raise RenderError(
@@ -147,14 +174,14 @@ class SequenceWriter:
                 )
         return pieces
 
-    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of literal text and the characters each of them spans."""
-        encoding = self._backend.encode(text, add_special_tokens=False)
+    def encode(self, text: str, first: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of literal text and the characters each of them spans; `first` where a sequence begins with it."""
+        encoding = (self._first if first else self._later).encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def start(self) -> TokenSequence:
         """An empty sequence."""
-        return TokenSequence(self.encode)
+        return TokenSequence(self.encode, self._bos_id)
 
     def append_item(
         self, sequence: TokenSequence, item: Item, blocks: Iterator[VisionBlock], show: Show, pooled: bool, group: int = 0

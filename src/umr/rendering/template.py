@@ -9,8 +9,9 @@ A layout is the sequence as text, with special tokens written out and these plac
 | `{media}`, `{text}` | images and videos; texts (for layouts that put the instruction between them) |
 | `{suffix}` | the text that `suffix` holds for the item's modality |
 | `{skip}` ... `{/skip}` | tokens between are attended to but left out of pooling |
+| `{bos}`, `{eos}` | the tokenizer's token for the start and the end of a text, where it has one |
 
-One space directly before `{text}` is dropped when the item has no text.
+One space directly before `{text}` is dropped when the item has no text, one newline directly after `{media}` when it has no media.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from umr.errors import ModelError
 from umr.files import write_text
 
 FILE_NAME = "template.json"
-PLACEHOLDERS = ("instruction", "content", "media", "text", "suffix", "skip", "/skip")
+PLACEHOLDERS = ("instruction", "content", "media", "text", "suffix", "skip", "/skip", "bos", "eos")
 _PLACEHOLDER = re.compile(r"\{(/?\w*)\}")
 
 
@@ -95,9 +97,9 @@ class Template:
         return template
 
 
-def hash_of(template: Any) -> str:
-    """Twelve hex digits over the fields of a template, a dataclass; its name does not count."""
-    data = {key: value for key, value in asdict(template).items() if key != "name"}
+def hash_of(template: Any, without: Collection[str] = ()) -> str:
+    """Twelve hex digits over the fields of a template, a dataclass; its name does not count, nor do the fields in `without`."""
+    data = {key: value for key, value in asdict(template).items() if key != "name" and key not in without}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -125,6 +127,23 @@ PLAIN = Template(name="plain", with_instruction="{skip}{instruction} {/skip}{con
 """For backbones without a chat format, text-only ones included."""
 
 
+MM_EMBED = Template(
+    name="mm-embed",
+    with_instruction="{skip}{bos}Instruct: {instruction}\nQuery: {/skip}{media}\n{text}{eos}",
+    without_instruction="{bos}{media}\n{text}{eos}",
+)
+"""MM-Embed's format (spec/mm-embed-and-mbeir.md 1.3), the default for LLaVA-NeXT backbones. What stands before a query's content stays
+out of the mean. A query without an instruction is written as a candidate is; the original leaves "Query: " before it."""
+
+MM_EMBED_PUBLISHED = Template(
+    name="mm-embed-published",
+    with_instruction="{skip}{bos}Instruct: {instruction}\n{/skip}Query: {media}\n{text}{eos}",
+    without_instruction=MM_EMBED.without_instruction,
+)
+"""As the released MM-Embed weights are used: their code counts the tokens up to "Query: " (those of the instruction, and the two that
+its tokenizer puts around it), so "Query: " itself is averaged."""
+
+
 def umarvel(one_word: bool = False, generation_prompt: bool = False) -> Template:
     """The template of the published U-MARVEL weights (spec/umarvel.md 1.1).
 
@@ -146,7 +165,13 @@ def umarvel(one_word: bool = False, generation_prompt: bool = False) -> Template
 
 BUILT_IN = {
     template.name: template
-    for template in (CHAT, PLAIN, *(umarvel(one_word, prompt) for one_word in (False, True) for prompt in (False, True)))
+    for template in (
+        CHAT,
+        PLAIN,
+        MM_EMBED,
+        MM_EMBED_PUBLISHED,
+        *(umarvel(one_word, prompt) for one_word in (False, True) for prompt in (False, True)),
+    )
 }
 """Templates that a recipe or `Embedder.load` can name."""
 

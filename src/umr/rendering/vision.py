@@ -7,7 +7,7 @@ from the same folder. What surrounds them in the sequence is decided here, per b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class VisionBlock:
         grid: (time, height, width) in patches; their product is P.
         pieces: what stands for it in the sequence, in order: text to tokenise, or token ids with their types.
         seconds_per_grid: seconds between two steps of `grid[0]`; 0 for images.
+        image_size: (height, width) in pixels before any processing, for models that ask for it; None for others.
     """
 
     kind: int
@@ -39,6 +40,29 @@ class VisionBlock:
     grid: tuple[int, int, int]
     pieces: tuple[str | tuple[int, ...], ...]
     seconds_per_grid: float = 0.0
+    image_size: tuple[int, int] | None = None
+
+
+class MediaReader(Protocol):
+    """What turns decoded images and videos into `VisionBlock`s, in the way of one kind of backbone.
+
+    Attributes:
+        image_id: token that stands for a piece of an image.
+        video_id: token that stands for a piece of a video.
+        has_timestamps: whether frames of a video carry their times.
+    """
+
+    image_id: int
+    video_id: int
+    has_timestamps: bool
+
+    def images(self, images: list[PIL.Image.Image]) -> list[VisionBlock]:
+        """Process images; each result depends on its image alone."""
+        ...
+
+    def video(self, frames: Frames) -> VisionBlock:
+        """Process one video whose frames are already sampled, or raise `RenderError`."""
+        ...
 
 
 def frames_metadata(frames: Frames) -> dict[str, Any]:

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from umr.errors import RecipeError
-from umr.losses.temperature import Temperature
+from umr.losses.temperature import DEFAULT, Temperature
 from umr.models import parts
 from umr.models.embedder import Embedder, RenderedEngine
-from umr.training.objectives import Contrastive, Objective, OwnLists, Reranking, Retriever
+from umr.models.exchange import image_text, jinja, writes_timestamps
+from umr.models.latent_attention import LatentSizes
+from umr.rendering.pair_template import PROMPTS_SUFFIXES
+from umr.rendering.prompts import Prompts
+from umr.rendering.renderer import Renderer
+from umr.training.objectives import Answering, Contrastive, Objective, OwnLists, Reranking, Retriever
 from umr.training.recipe import Recipe
-from umr.training.recipe_sections import InfoNceSection, ModelSection, RerankSection, TrainingSection
+from umr.training.recipe_sections import GenerativeSection, InfoNceSection, ModelSection, RerankSection, TrainingSection
+from umr.training.statements import message_template
 
 if TYPE_CHECKING:
+    from umr.models.reranker import RerankEngine
     from umr.protocols import Encoder
 
 
@@ -59,14 +66,16 @@ def load(recipe: Recipe) -> Learner:
         ModelError: the model cannot be loaded.
         RecipeError: it cannot be trained like this.
     """
-    return RerankerLearner(recipe, recipe.loss) if isinstance(recipe.loss, RerankSection) else RetrieverLearner(recipe)
+    if isinstance(recipe.loss, RerankSection | GenerativeSection):
+        return RerankerLearner(recipe, recipe.loss)
+    return RetrieverLearner(recipe)
 
 
 class RetrieverLearner:
     """An embedding model and its temperature. See `Learner`."""
 
     def __init__(self, recipe: Recipe) -> None:
-        assert not isinstance(recipe.loss, RerankSection)
+        assert not isinstance(recipe.loss, RerankSection | GenerativeSection)
         self._embedder = Embedder.load(recipe.model.path, **_given(recipe.model))
         engine = self._embedder.engine
         if not isinstance(engine, RenderedEngine):
@@ -74,8 +83,8 @@ class RetrieverLearner:
         self._engine, self._training = engine, recipe.training
         self.started_from, self.encoder = self._embedder.fingerprint, self._embedder
         engine.model.network = _prepare(engine.model.network, recipe.training)
-        stated = "temperature" in recipe.loss.model_fields_set
-        start = recipe.loss.temperature if stated or engine.model.settings.temperature is None else engine.model.settings.temperature
+        _prepare_pooling(engine.model.latent, recipe.training)
+        start = recipe.loss.temperature or engine.model.settings.temperature or DEFAULT
         self.module = Retriever(engine.model, Temperature(start, recipe.loss.learn_temperature))
         self.objective: Objective
         if isinstance(recipe.loss, InfoNceSection) and recipe.loss.in_batch:
@@ -102,10 +111,10 @@ class RerankerLearner:
 
     encoder = None
 
-    def __init__(self, recipe: Recipe, loss: RerankSection) -> None:
+    def __init__(self, recipe: Recipe, loss: RerankSection | GenerativeSection) -> None:
         from umr.models.reranker import RerankEngine, Reranker
 
-        given = {name: value for name, value in _given(recipe.model).items() if name not in ("positions", "pooling", "dimension")}
+        given = {name: value for name, value in _given(recipe.model).items() if name not in ("positions", "pooling", "latent", "dimension")}
         self._reranker = Reranker.load(recipe.model.path, **given)
         engine = self._reranker.engine
         if not isinstance(engine, RerankEngine):
@@ -114,7 +123,11 @@ class RerankerLearner:
         self.started_from = self._reranker.fingerprint
         engine.model.network = _prepare(engine.model.network, recipe.training)
         self.module = engine.model
-        self.objective: Objective = Reranking(engine.renderer, loss, recipe.training)
+        self.objective: Objective
+        if isinstance(loss, RerankSection):
+            self.objective = Reranking(engine.renderer, loss, recipe.training)
+        else:
+            self.objective = _answering(engine, Path(recipe.model.template or ""), recipe.training)
 
     def temperature(self) -> float | None:
         """None: probabilities come from the logits as they are."""
@@ -128,17 +141,31 @@ class RerankerLearner:
         return self._reranker.fingerprint, reasons
 
 
+def _answering(engine: RerankEngine, file: Path, training: TrainingSection) -> Answering:
+    """Train on messages in the frame of a prompts file, which is what the model's chat template says from then on."""
+    prompts, tokenizer = Prompts.load(file), engine.renderer.tokenizer
+    template = message_template(prompts.frame_for(engine.processor, file))
+    if prompts.frame is not None:
+        engine.processor.chat_template = jinja(template, writes_timestamps(engine), image_text(engine))
+    renderer = Renderer(template, tokenizer, engine.renderer.vision, engine.model.settings.max_tokens, "last")
+    yes, no = engine.model.answer_ids[:2]
+    return Answering(renderer, yes, no, training)
+
+
 def _given(section: ModelSection) -> dict[str, Any]:
     given = section.model_dump(exclude={"path"})
-    if section.template is not None and section.template.endswith(".json"):
+    if section.template is not None and section.template.endswith((".json", *PROMPTS_SUFFIXES)):
         given["template"] = Path(section.template)
+    if section.latent is not None:
+        given["latent"] = LatentSizes(**given["latent"])
     return given
 
 
 def _prepare(network: Any, training: TrainingSection) -> Any:
     """Choose what is trained, and how its activations are kept."""
     if training.lora is not None:
-        network = parts.add_lora(network, training.lora.rank, training.lora.alpha, training.lora.dropout, training.lora.parts)
+        lora, full = training.lora, training.parts or ()
+        network = parts.add_lora(network, lora.rank, lora.alpha, lora.dropout, lora.parts, full)
     elif training.parts is not None:
         parts.freeze_all_but(network, training.parts)
     if training.gradient_checkpointing:
@@ -146,6 +173,15 @@ def _prepare(network: Any, training: TrainingSection) -> Any:
         if training.lora is not None:
             network.enable_input_require_grads()
     return network
+
+
+def _prepare_pooling(latent: torch.nn.Module | None, training: TrainingSection) -> None:
+    """Train a pooling's weights in full, with adapters too, unless `training.parts` leaves them out."""
+    named = training.parts is not None and parts.POOLING in training.parts
+    if latent is None and named:
+        raise RecipeError("training.parts: this model has no pooling part; its pooling has no weights (model.pooling=latent gives it some)")
+    if latent is not None:
+        latent.requires_grad_(training.parts is None or named)
 
 
 def _finished(network: Any, training: TrainingSection) -> Any:

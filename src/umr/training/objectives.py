@@ -11,20 +11,23 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.nn.functional as F
 
 from umr.losses.answers import Questions, answer_loss
 from umr.losses.gathered import gather_batch
 from umr.losses.infonce import Columns, info_nce
 from umr.losses.listwise import distillation, list_cosines, own_infonce
+from umr.losses.ranking import ranking_loss
 from umr.losses.temperature import Temperature
 from umr.models.batching import pack
 from umr.models.embedder import EmbeddingModel
 from umr.rendering.renderer import Rendered, Renderer
-from umr.training import batches, gradient_cache, lists, questions
+from umr.training import batches, gradient_cache, lists, questions, statements
 from umr.training.examples import Example, ListExample
 from umr.training.recipe_sections import InfoNceSection, RerankSection, TrainingSection
 
 if TYPE_CHECKING:
+    from umr.data.statements import Statement
     from umr.models.reranker import RerankModel
     from umr.rendering.pairs import PairRenderer
 
@@ -128,7 +131,9 @@ class OwnLists:
 
 
 class Reranking:
-    """Cross-entropy over a reranker's answers. It falls apart by rows, so no chunk needs to wait for another.
+    """Cross-entropy over a reranker's answers, and between a query's candidates.
+
+    It falls apart by queries, so no chunk needs to wait for another.
 
     Args:
         renderer: of the model in training.
@@ -145,22 +150,77 @@ class Reranking:
 
     def backward(self, module: RerankModel, batch: questions.QuestionBatch, precision: Precision) -> torch.Tensor:
         """One step, chunk by chunk."""
-        device = next(module.parameters()).device
-        total = torch.zeros((), device=device)
-        for chunk in _chunks(batch.rows, self.training):
-            places = torch.tensor(chunk)
-            asked = Questions(*(tensor[places].to(device) for tensor in vars(batch.questions).values()))
-            with precision():
-                logits_RA = module([batch.rows[index] for index in chunk])
-            loss = answer_loss(logits_RA, asked) / self.training.batch_size
-            if loss.requires_grad:  # not where only the vision tower is trained, and the chunk has no picture
-                loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
+
+        def loss(logits_RA: torch.Tensor, places_R: torch.Tensor) -> torch.Tensor:
+            asked = Questions(*(tensor[places_R].to(logits_RA.device) for tensor in vars(batch.questions).values()))
+            answers = answer_loss(logits_RA, asked)
+            if not self.loss.ranking:
+                return answers
+            odds_R = logits_RA[:, questions.YES] - logits_RA[:, questions.NO]
+            return answers + self.loss.ranking * ranking_loss(odds_R, batch.query_R[places_R].to(odds_R.device))
+
+        chunks = _chunks_of_groups(batch, self.training) if self.loss.ranking else _chunks(batch.rows, self.training)
+        return _answer_backward(module, batch.rows, chunks, self.training, precision, loss)
+
+
+class Answering:
+    """Cross-entropy of the next token over the whole vocabulary, at the place of the answer.
+
+    Args:
+        renderer: of messages, for the model in training.
+        yes_id: token of the answer yes.
+        no_id: token of the answer no.
+        training: memory settings, and the size of the global batch.
+    """
+
+    def __init__(self, renderer: Renderer, yes_id: int, no_id: int, training: TrainingSection) -> None:
+        self.renderer, self.yes_id, self.no_id, self.training = renderer, yes_id, no_id, training
+
+    def build(self, examples: Sequence[Statement]) -> statements.StatementBatch:
+        """See `umr.training.statements.build`."""
+        return statements.build(examples, self.renderer, self.yes_id, self.no_id)
+
+    def backward(self, module: RerankModel, batch: statements.StatementBatch, precision: Precision) -> torch.Tensor:
+        """One step, chunk by chunk."""
+
+        def loss(logits_RV: torch.Tensor, places_R: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(logits_RV, batch.next_R[places_R].to(logits_RV.device), reduction="sum")
+
+        chunks = _chunks(batch.rows, self.training)
+        return _answer_backward(module, batch.rows, chunks, self.training, precision, loss, vocabulary=True)
+
+
+def _answer_backward(
+    module: RerankModel,
+    rows: Sequence[Rendered],
+    chunks: Sequence[list[int]],
+    training: TrainingSection,
+    precision: Precision,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    vocabulary: bool = False,
+) -> torch.Tensor:
+    """Sum over chunks of the loss, which takes logits and places of rows, by the size of the global batch."""
+    total = torch.zeros((), device=next(module.parameters()).device)
+    for chunk in chunks:
+        with precision():
+            logits = module([rows[index] for index in chunk], vocabulary)
+        share = loss(logits, torch.tensor(chunk)) / training.batch_size
+        if share.requires_grad:  # not where only the vision tower is trained, and the chunk has no picture
+            share.backward()  # type: ignore[no-untyped-call]
+        total += share.detach()
+    return total
 
 
 def _chunks(rows: Sequence[Rendered], training: TrainingSection) -> list[list[int]]:
     return pack([len(row.token_ids_L) for row in rows], training.chunk_tokens, [row.patches // 4 for row in rows])
+
+
+def _chunks_of_groups(batch: questions.QuestionBatch, training: TrainingSection) -> list[list[int]]:
+    """Chunks that hold all rows of a query or none, about as many tokens each as those of `_chunks`."""
+    groups = batch.groups
+    tokens = [len(group) * max(len(batch.rows[row].token_ids_L) for row in group) for group in groups]
+    patches = [sum(batch.rows[row].patches for row in group) // 4 for group in groups]
+    return [[row for place in chunk for row in groups[place]] for chunk in pack(tokens, training.chunk_tokens, patches)]
 
 
 def _embed_backward(

@@ -19,17 +19,33 @@ YES, NO, FIRST_CHOICE = 0, 1, 2
 
 @dataclass(frozen=True)
 class QuestionBatch:
-    """One device's share of a step: R rendered questions, and what is asked in them."""
+    """One device's share of a step.
+
+    Attributes:
+        rows: R rendered questions.
+        questions: what is asked in them.
+        query_R: int64, whose candidate a row asks about; -1 for a choice among several. A query's rows lie together, its positive's
+            first.
+    """
 
     rows: list[Rendered]
     questions: Questions
+    query_R: torch.Tensor
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Rows by query; a choice among several is a group of its own."""
+        found: dict[int, list[int]] = {}
+        for row, query in enumerate(self.query_R.tolist()):
+            found.setdefault(query if query >= 0 else -1 - row, []).append(row)
+        return list(found.values())
 
 
 def build(examples: Sequence[Example], renderer: PairRenderer, loss: RerankSection, seed: int) -> QuestionBatch:
     """Render the questions of B queries.
 
     Every query weighs the same, and so do its positive and all its negatives together, so that P(Yes) = 1/2 stays even odds whatever
-    the number of negatives. A query without negatives gives its positive alone, at half weight.
+    the number of negatives. A query without negatives gives its positive alone, at half weight. The ranking loss's share is taken off.
 
     Args:
         examples: queries; those with too few negatives ask less. A choice takes negatives of its own, after those asked about alone.
@@ -41,13 +57,16 @@ def build(examples: Sequence[Example], renderer: PairRenderer, loss: RerankSecti
     asked: list[tuple[int, int, int, float]] = []
     listwise: list[Rendered] = []
     chosen: list[tuple[int, int, int, float]] = []
-    for example in examples:
+    half = 0.5 * (1 - loss.ranking)
+    whose: list[int] = []
+    for number, example in enumerate(examples):
         known = example.wrong(example.negatives)
         wrong = [*known[: loss.negatives], *example.wrong(example.strangers)]
         rest = known[loss.negatives : loss.negatives + loss.choices - 1]
         if loss.negatives or loss.strangers:
             pairs += [Pair(example.query, example.instruction, item) for item in (example.positive, *wrong)]
-            asked += [(YES, YES, 2, 0.5), *((NO, YES, 2, 0.5 / len(wrong)) for _ in wrong)]
+            asked += [(YES, YES, 2, half), *((NO, YES, 2, half / len(wrong)) for _ in wrong)]
+            whose += [number] * (1 + len(wrong))
         if loss.choices and rest:
             right = draw(seed, f"{example.query.id or example.query.digest}/{example.positive.id}/{rest[0].id}", len(rest) + 1)
             shown = [*rest[:right], example.positive, *rest[right:]]
@@ -55,4 +74,4 @@ def build(examples: Sequence[Example], renderer: PairRenderer, loss: RerankSecti
             chosen.append((FIRST_CHOICE + right, FIRST_CHOICE, len(shown), 1.0))
     answer, first, count, weight = zip(*asked, *chosen, strict=True) if asked or chosen else ((), (), (), ())
     questions = Questions(torch.tensor(answer), torch.tensor(first), torch.tensor(count), torch.tensor(weight))
-    return QuestionBatch([*renderer.render(pairs), *listwise], questions)
+    return QuestionBatch([*renderer.render(pairs), *listwise], questions, torch.tensor(whose + [-1] * len(listwise), dtype=torch.long))

@@ -12,9 +12,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from umr.errors import RecipeError
+from umr.rendering.pair_template import PROMPTS_SUFFIXES
 from umr.training.recipe_sections import (
     DataSection,
     DistillationSection,
+    GenerativeSection,
     InfoNceSection,
     LossSection,
     ModelSection,
@@ -23,7 +25,21 @@ from umr.training.recipe_sections import (
     TrainingSection,
 )
 
-_TAGS = ("mbeir", "captions", "text_pairs", "scored", "infonce", "distillation", "rerank")
+_TAGS = frozenset(
+    [
+        "mbeir",
+        "captions",
+        "text_pairs",
+        "scored",
+        "text_retrieval",
+        "triples",
+        "infonce",
+        "distillation",
+        "rerank",
+        "statements",
+        "generative",
+    ]
+)
 """Names of the kinds, which pydantic puts into the place of an error."""
 
 
@@ -51,7 +67,9 @@ class Recipe(Section):
                 raise ValueError("data: distillation learns from scored lists; use sections of kind scored only")
         elif "scored" in kinds:
             raise ValueError("data: kind scored has no effect without loss.kind=distillation")
-        if isinstance(self.loss, RerankSection):
+        if isinstance(self.loss, GenerativeSection) != ("statements" in kinds) or ("statements" in kinds and len(kinds) > 1):
+            raise ValueError("data: kind statements and loss.kind=generative go together, and with nothing else")
+        if isinstance(self.loss, RerankSection | GenerativeSection):
             self._check_reranker(self.loss)
         elif self.loss.kind == "infonce":
             if self.loss.negatives and kinds == {"captions"}:
@@ -62,12 +80,17 @@ class Recipe(Section):
                 raise ValueError("loss.mask_false_negatives has no effect with loss.in_batch=false; leave it out")
         return self
 
-    def _check_reranker(self, loss: RerankSection) -> None:
-        if idle := [key for key in ("positions", "pooling", "dimension") if getattr(self.model, key) is not None]:
+    def _check_reranker(self, loss: RerankSection | GenerativeSection) -> None:
+        if idle := [key for key in ("positions", "pooling", "latent", "dimension") if getattr(self.model, key) is not None]:
             raise ValueError(f"model.{idle[0]} has no effect on a reranker, which reads its answer off the last token; leave it out")
+        if "pooling" in (self.training.parts or ()):
+            raise ValueError("training.parts: a reranker has no pooling part; leave it out")
         if not self.training.gradient_cache:
             raise ValueError("training.gradient_cache has no effect on a reranker, whose loss falls apart by rows; leave it out")
-        if not loss.strangers and any(section.kind == "captions" for section in self.data):
+        if isinstance(loss, GenerativeSection):
+            if not (self.model.template or "").endswith(PROMPTS_SUFFIXES):
+                raise ValueError("model.template: generative training needs a prompts file, whose name ends in .yaml")
+        elif not loss.strangers and any(section.kind == "captions" for section in self.data):
             raise ValueError("data: a reranker needs wrong candidates, and caption data holds none; set loss.strangers")
 
 

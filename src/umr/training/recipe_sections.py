@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Part = Literal["language", "projector", "vision"]
+from umr.data.text_retrieval import INSTRUCTION as TEXT_INSTRUCTION
+
+AdapterPart = Literal["language", "projector", "vision"]
+Part = Literal["language", "projector", "vision", "pooling"]
 PoolName = Literal["local", "global"]
 
 
@@ -14,6 +17,15 @@ class Section(BaseModel):
     """Keys that are not declared are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class LatentSection(Section):
+    """Sizes of latent attention, where the model has none yet; the defaults are NV-Embed's. See `LatentSizes`."""
+
+    latents: int = Field(512, ge=1)
+    heads: int = Field(8, ge=1)
+    head_width: int | None = Field(None, ge=1)
+    multiplier: int = Field(4, ge=1)
 
 
 class ModelSection(Section):
@@ -24,7 +36,9 @@ class ModelSection(Section):
     """Name of a built-in, or a file whose name ends in .json."""
     attention: Literal["bidirectional", "causal"] | None = None
     positions: Literal["mrope", "flat"] | None = None
-    pooling: Literal["mean", "last", "token_before_emb"] | None = None
+    pooling: Literal["mean", "last", "token_before_emb", "latent"] | None = None
+    latent: LatentSection | None = None
+    image_tiles: Literal["global", "anyres"] | None = None
     dimension: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=8)
     min_pixels: int | None = Field(None, ge=1)
@@ -85,15 +99,62 @@ class ScoredSection(Section):
     on_error: Literal["fail", "skip"] = "fail"
 
 
-DataSection = Annotated[MBeirSection | CaptionsSection | TextPairsSection | ScoredSection, Field(discriminator="kind")]
+class TextRetrievalSection(Section):
+    """Training queries of a text-retrieval set in BEIR's or MTEB's layout (`umr.data.text_retrieval`), such as World's."""
+
+    kind: Literal["text_retrieval"]
+    path: str
+    instruction: str | None = None
+    """Of every query; None takes those of the folder, or `umr.data.text_retrieval.INSTRUCTION`."""
+    instructions: Literal["seeded", "first", "none"] = "seeded"
+    """Which of several wordings."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the set relative to its number of queries."""
+    mined: str | None = None
+    """Folder that `umr mine` wrote: the negatives come from there instead of documents judged 0."""
+    on_error: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="after")
+    def _check(self) -> TextRetrievalSection:
+        if self.instruction is not None and self.instructions == "none":
+            raise ValueError("instruction has no effect with instructions=none; give one of them")
+        return self
+
+
+class TriplesSection(Section):
+    """Queries with right and wrong passages, as MS MARCO gives them out (`umr.data.triples`)."""
+
+    kind: Literal["triples"]
+    path: str
+    ids_in: str | None = None
+    """Folder of `corpus.jsonl` and `queries.jsonl`, where the file holds ids."""
+    instruction: str | None = TEXT_INSTRUCTION
+    """Of every query; null for none."""
+    weight: float = Field(1.0, gt=0)
+
+
+class StatementsSection(Section):
+    """Messages that are answered by yes or no (`umr.data.statements`), such as World's `statements/train.jsonl`."""
+
+    kind: Literal["statements"]
+    path: str
+    images: str
+    """Folder that image paths start from; of a World, its own."""
+    weight: float = Field(1.0, gt=0)
+
+
+DataSection = Annotated[
+    MBeirSection | CaptionsSection | TextPairsSection | ScoredSection | TextRetrievalSection | TriplesSection | StatementsSection,
+    Field(discriminator="kind"),
+]
 
 
 class InfoNceSection(Section):
     """InfoNCE over in-batch and explicit negatives, and its temperature."""
 
     kind: Literal["infonce"]
-    temperature: float = Field(0.05, gt=0)
-    """Start value; a model that carries a learned temperature goes on from its own unless this is given."""
+    temperature: float | None = Field(None, gt=0)
+    """Start value; None goes on from the temperature that the model carries, and from 0.05 where it carries none."""
     learn_temperature: bool = False
     both_ways: bool = False
     mask_false_negatives: bool = True
@@ -107,11 +168,11 @@ class DistillationSection(Section):
     """KL divergence from a teacher's scores over each query's own list (spec/umarvel.md 1.10)."""
 
     kind: Literal["distillation"]
-    temperature: float = Field(0.05, gt=0)
+    temperature: float | None = Field(None, gt=0)
     """As in InfoNCE. It is learned through the student alone: the teacher's is detached."""
     learn_temperature: bool = False
     weight: float | str = 1.0
-    """w of the teacher, (cosine + w * P(Yes)) / 2: a number, or the file of `umr eval --choose-weights` with one a setting."""
+    """w of the teacher, (cosine + w * P(Yes)) / (1 + w): a number, or the file of `umr eval --choose-weights` with one a setting."""
     list_length: int = Field(50, ge=2)
     """Candidates a list: its first, by the retriever's rank."""
     vectors: str | None = None
@@ -130,6 +191,9 @@ class RerankSection(Section):
     that starts from nothing (docs/decisions.md)."""
     choices: int = Field(0, ge=0, le=5)
     """Candidates of a listwise question, one of them right; 0 for none."""
+    ranking: float = Field(0.0, ge=0, lt=1)
+    """Share of a ranking loss between a query's candidates (`umr.losses.ranking`) in the loss of the questions about one candidate.
+    0 trains as published; a model that starts from nothing learns several times sooner with 0.5 (docs/decisions.md)."""
 
     @model_validator(mode="after")
     def _check(self) -> RerankSection:
@@ -137,19 +201,27 @@ class RerankSection(Section):
             raise ValueError("loss.choices=1 leaves nothing to choose from; use 2 to 5, or 0 for none")
         if not self.negatives and not self.strangers and not self.choices:
             raise ValueError("loss.negatives=0, loss.strangers=0 and loss.choices=0 leave nothing to learn; set one of them")
+        if self.ranking and not self.negatives and not self.strangers:
+            raise ValueError("loss.ranking has no effect without wrong candidates; set loss.negatives or loss.strangers")
         return self
 
 
-LossSection = Annotated[InfoNceSection | DistillationSection | RerankSection, Field(discriminator="kind")]
+class GenerativeSection(Section):
+    """A language model's cross-entropy over its whole vocabulary, at the place where a statement is answered."""
+
+    kind: Literal["generative"]
+
+
+LossSection = Annotated[InfoNceSection | DistillationSection | RerankSection | GenerativeSection, Field(discriminator="kind")]
 
 
 class LoraSection(Section):
-    """Low-rank adapters on the linear layers of some parts; everything else is frozen."""
+    """Low-rank adapters on the linear layers of some parts; everything else is frozen, but for a trained pooling and `training.parts`."""
 
     rank: int = Field(64, ge=1)
     alpha: int = Field(128, ge=1)
     dropout: float = Field(0.05, ge=0, lt=1)
-    parts: list[Part] = Field(default=["language"], min_length=1)
+    parts: list[AdapterPart] = Field(default=["language"], min_length=1)
 
 
 class TrainingSection(Section):
@@ -172,7 +244,8 @@ class TrainingSection(Section):
     tasks_per_batch: int | None = Field(None, ge=1)
     """Draw each batch from so many settings in equal parts, so that in-batch negatives are of the same kind; None mixes all."""
     parts: list[Part] | None = None
-    """Train only these parts in full; None for all. Not with lora."""
+    """Train only these parts in full; None for all. With lora: further parts, trained in full beside the adapters; None for none. The
+    weights of latent attention are a part of their own, `pooling`: trained when this is None, with lora too, else when it is named."""
     lora: LoraSection | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
@@ -186,6 +259,6 @@ class TrainingSection(Section):
     def _check(self) -> TrainingSection:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either training.steps or training.epochs")
-        if self.lora is not None and self.parts is not None:
-            raise ValueError("training.parts has no effect with training.lora, which freezes everything else; use training.lora.parts")
+        if self.lora is not None and (twice := sorted(set(self.lora.parts) & set(self.parts or ()))):
+            raise ValueError(f"training.parts and training.lora.parts both name {twice[0]}; train it in full or by adapters")
         return self

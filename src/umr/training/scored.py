@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from umr.data.benchmark import Benchmark, Pool, Queries, open_benchmark
 from umr.data.fingerprint import fingerprint
 from umr.data.instructions import choose
-from umr.data.mbeir import MBeir, Pool, Queries
 from umr.errors import RecipeError
 from umr.losses.gathered import barrier, rank
 from umr.progress import progress, quiet
@@ -36,7 +36,7 @@ class ScoredSource:
         queries: training queries, to look up what a list belongs to.
         pool: where candidates are looked up.
         instructions: as of `MBeirSource`.
-        weight: w of the teacher's score (cosine + w * P(Yes)) / 2.
+        weight: w of the teacher's score (cosine + w * P(Yes)) / (1 + w).
         length: candidates a list.
         seed: of the draws.
         vectors: candidate vectors to use as they are; None has the candidates embedded.
@@ -76,8 +76,12 @@ class ScoredSource:
 
 
 def teacher_scores(found: ScoredList, weight: float) -> npt.NDArray[np.float32]:
-    """(cosine + w * P(Yes)) / 2: with w = 1 the mean of both (spec/umarvel.md 1.10)."""
-    return ((found.cosine_K + weight * found.yes_K) / 2).astype(np.float32)
+    """(cosine + w * P(Yes)) / (1 + w), which is the published (cosine + P(Yes)) / 2 for w = 1 (spec/umarvel.md 1.10).
+
+    The original divides by 2 whatever w is; with a small w that halves the gaps between cosines, and teaches the student to blur what
+    it can tell apart (docs/decisions.md).
+    """
+    return ((found.cosine_K + weight * found.yes_K) / (1 + weight)).astype(np.float32)
 
 
 def open_scored(section: ScoredSection, recipe: Recipe, encoder: Encoder | None) -> tuple[list[ScoredSource], list[float], dict[str, str]]:
@@ -91,7 +95,7 @@ def open_scored(section: ScoredSection, recipe: Recipe, encoder: Encoder | None)
     from umr.mining.scores import ScoreTable
 
     assert isinstance(recipe.loss, DistillationSection)
-    tree = MBeir(Path(section.path), section.on_error, "separate" if section.instructions == "none" else query_text_of(encoder))
+    tree = open_benchmark(Path(section.path), section.on_error, "separate" if section.instructions == "none" else query_text_of(encoder))
     table, data = ScoreTable(Path(section.scores), section.revision), training_data(tree)
     if table.split != "train" or table.data != data:
         raise RecipeError(f"data: {section.scores} holds scores of other data than the training queries of {section.path}; score those")
@@ -127,7 +131,7 @@ def _weights(weight: float | str, settings: list[str]) -> dict[str, float]:
     return {name: loaded.of(name) for name in settings}
 
 
-def _stored(tree: MBeir, pool: Pool, encoder: Encoder | None, folder: Path) -> VectorView:
+def _stored(tree: Benchmark, pool: Pool, encoder: Encoder | None, folder: Path) -> VectorView:
     """The training pool's vectors by this encoder: those in the folder, after the first process has added what is missing."""
     from umr.evaluation.embeddings import Embeddings
     from umr.store import VectorView

@@ -11,13 +11,26 @@ from umr.data.instructions import choose
 from umr.data.mbeir import MBeir, Pool, Queries
 from umr.data.mbeir_records import MBeirQuery
 from umr.data.pairs import CaptionPairs, TextPairs
+from umr.data.statements import Statements
 from umr.errors import RecipeError
 from umr.items import Item, QueryText
 from umr.protocols import query_text_of
 from umr.training.examples import Example, Source, draw
+from umr.training.mined import open_mined
 from umr.training.recipe import Recipe
-from umr.training.recipe_sections import DataSection, InfoNceSection, MBeirSection, RerankSection, ScoredSection
+from umr.training.recipe_sections import (
+    DataSection,
+    InfoNceSection,
+    MBeirSection,
+    RerankSection,
+    ScoredSection,
+    StatementsSection,
+    TextRetrievalSection,
+    TriplesSection,
+)
 from umr.training.scored import open_scored
+from umr.training.statements import StatementSource
+from umr.training.text_sources import open_text_retrieval, open_triples
 
 if TYPE_CHECKING:
     from umr.mining.negatives import NegativeTable
@@ -148,10 +161,23 @@ def _open(
         return _open_mbeir(section, recipe, negatives, query_text_of(encoder))
     if isinstance(section, ScoredSection):
         return open_scored(section, recipe, encoder)
+    if isinstance(section, StatementsSection):
+        return _open_statements(section)
+    if isinstance(section, TextRetrievalSection):
+        return open_text_retrieval(section, recipe, negatives)
+    if isinstance(section, TriplesSection):
+        return open_triples(section, recipe, negatives)
     pairs = CaptionPairs(Path(section.path)) if section.kind == "captions" else TextPairs(Path(section.path))
     path = Path(section.path)
     source = PairSource(section.kind, pairs, negatives, section.path, recipe.training.seed, _wanted_strangers(recipe))
     return [source], [section.weight], {f"{section.kind}:{section.path}": fingerprint([path], path.parent)}
+
+
+def _open_statements(section: StatementsSection) -> tuple[Sequence[Source[Any]], list[float], dict[str, str]]:
+    statements = Statements(Path(section.path), Path(section.images))
+    statements.check()
+    marks = {f"{section.kind}:{section.path}": fingerprint([statements.path], statements.path.parent)}
+    return [StatementSource(section.kind, statements)], [section.weight], marks
 
 
 def _wanted_strangers(recipe: Recipe) -> int:
@@ -165,7 +191,7 @@ def _open_mbeir(
     names = [setting.name for setting in tree.settings("train")]
     chosen = names if section.settings is None else section.settings
     _check_mbeir(section, names, chosen, negatives)
-    mined = _open_mined(section.mined, tree)
+    mined = open_mined(section.mined, tree)
     pool = tree.train_pool()
     counts = {name: negatives if section.negatives_for is None or name in section.negatives_for else 0 for name in chosen}
     strangers, seed = _wanted_strangers(recipe), recipe.training.seed
@@ -188,18 +214,6 @@ def _check_mbeir(section: MBeirSection, names: list[str], chosen: list[str], neg
         raise RecipeError(f"data: {idle[0]} has no effect with loss.negatives=0; set it to the number of negatives a query")
     if idle := [name for name in section.weights if name not in chosen]:
         raise RecipeError(f"data: a weight for {idle[0]!r} has no effect, because settings leaves it out")
-
-
-def _open_mined(path: str | None, tree: MBeir) -> NegativeTable | None:
-    if path is None:
-        return None
-    from umr.mining.negatives import NegativeTable
-    from umr.mining.queries import training_data
-
-    table = NegativeTable(Path(path))
-    if table.data != training_data(tree):  # what is wrong there may be right here
-        raise RecipeError(f"data: {path} was mined from other data than what is in {tree.root} now; mine that")
-    return table
 
 
 def _has_negatives(source: Source[Any]) -> bool:

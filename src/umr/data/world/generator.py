@@ -21,6 +21,7 @@ from umr.data.world.pretraining import plan_captions, plan_text_pairs
 from umr.data.world.settings import SCALES, SETTINGS, SPLITS, Scale, Size
 from umr.data.world.shop import plan_catalog
 from umr.data.world.studio import plan_edits, plan_moves
+from umr.data.world.text_retrieval import add_text_retrieval
 from umr.data.world.unlabelled import count_unlabelled, plan_unlabelled
 from umr.data.world.writer import write_media, write_texts
 from umr.errors import DataError
@@ -41,7 +42,7 @@ class WorldSummary:
         counts: by setting name, its numbers of `train`, `val` and `test` queries, and of `train_pool` and `local_pool`
             candidates; `unlabelled` are those of the former that no query names but some should.
         queries, candidates, captions, text_pairs: rows in all; `media` files in all.
-        sha256: over all files, equal exactly when the Worlds are.
+        sha256: over all files but those of the text-retrieval set, which has its own; equal exactly when the Worlds are.
         seconds: time it took; 0 when it was there already (`reused`).
         reused: whether it was there already.
     """
@@ -101,6 +102,7 @@ def generate(out: Path, size: Size = "tiny", seed: int = 0, workers: int = 1) ->
 def _generate(out: Path, size: str, scale: Scale, seed: int, workers: int) -> WorldSummary:
     out = out.absolute()
     if (found := _existing(out, size, seed)) is not None:
+        add_text_retrieval(out, scale, size, seed)
         return found
     start = time.monotonic()
     partial = out.parent / f".{out.name}.partial"
@@ -119,6 +121,7 @@ def _generate(out: Path, size: str, scale: Scale, seed: int, workers: int) -> Wo
         "media": len(world.jobs),
         "sha256": hashlib.sha256("".join(f"{path} {digests[path]}\n" for path in sorted(digests)).encode()).hexdigest(),
     }
+    add_text_retrieval(partial, scale, size, seed)
     (partial / "world.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, out)
     return WorldSummary(root=out, **record, seconds=time.monotonic() - start)

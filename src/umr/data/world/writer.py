@@ -18,6 +18,7 @@ from umr.data.world.draw import encode
 from umr.data.world.pretraining import CAPTIONS_FOLDER
 from umr.data.world.random_stream import Stream
 from umr.data.world.settings import SETTINGS, SPLITS
+from umr.data.world.statements import STATEMENTS_FOLDER, plan_statements
 from umr.data.world.truth import TRAIN_POOL
 from umr.progress import progress
 
@@ -103,6 +104,8 @@ def _files(world: World, text_pairs: Iterable[tuple[str, str, str]], captions: I
     yield "instructions/candidate_metadata.tsv", _candidate_metadata(world)
     yield TEXT_PAIRS, _csv([("sent0", "sent1", "hard_neg"), *text_pairs])
     yield CAPTIONS, _lines({"image": path, "text": text} for path, text in captions)
+    for split, rows in plan_statements(world).items():
+        yield f"{STATEMENTS_FOLDER}/{split}.jsonl", _lines(rows)
 
 
 def _as_found(dataset: str, query: Record) -> Record:
