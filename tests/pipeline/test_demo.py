@@ -16,7 +16,7 @@ KEPT = {"train": "4", "val": "06", "test": "06"}
 FEW = [
     *(f"stages.{name}.training.{few}" for name in ("captions", "instructed", "hard", "reranker") for few in ("steps=2", "batch_size=16")),
     *(f"stages.{name}.data.0.settings=[{TRAINED}]" for name in ("instructed", "hard", "reranker")),
-    "stages.instructed.data.0.weights={}",
+    *(f"stages.{name}.data.0.weights={{}}" for name in ("instructed", "hard")),
     *(f"stages.{name}.tasks={ASKED}" for name in ("eval-untrained", "eval-instructed", "eval-hard", "eval-plus")),
     *(
         f"stages.{name}.{few}"

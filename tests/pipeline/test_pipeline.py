@@ -27,6 +27,8 @@ from umr.models.embedder import Embedder
 from umr.pipelines import Options, load, run
 from umr.pipelines.manifest import read_record
 from umr.pipelines.pipeline import Mistakes
+from umr.reports.comparison import compare
+from umr.reports.saved import load as load_evaluation
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,14 @@ def test_the_hits_of_each_query_add_up_to_the_averages(root: Path):
             for name in ("hit@1", "hit@5"):
                 assert 100 * np.mean([row[name] for row in rows]) == pytest.approx(expected[name])
         assert np.mean(means) == pytest.approx(metrics[pool])
+
+
+def test_stages_that_measure_can_be_compared(root: Path):
+    stage = root / "run" / "after-captions"
+    found = compare([load_evaluation(stage, name) for name in ("one", "two")])
+    metrics = json.loads((stage / "stage.json").read_text())["metrics"]
+    for pool in ("local", "global"):
+        assert found["pools"][pool]["average"]["scores"]["two"]["mean"] == pytest.approx(metrics[pool])
 
 
 def test_the_report_shows_each_measurement(root: Path):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from umr.errors import DataError, RecipeError
 from umr.evaluation import evaluate
-from umr.evaluation.by_modality import search_each
 from umr.evaluation.calibrating import calibrate
 from umr.evaluation.calibration import Calibration
 from umr.evaluation.modality import MODALITIES, codes_of
@@ -24,6 +23,7 @@ from umr.progress import quiet
 from umr.protocols import Vectors
 from umr.store import ArrayRows
 from unit.mbeir_fixture import DIMENSION, SETTINGS, BagEncoder, write_tree
+from unit.modal_lists import search_each
 
 GRID = (-0.5, -0.25, 0.0, 0.25, 0.5)
 

@@ -19,7 +19,25 @@ from umr.errors import DataError, MediaError
 
 SRC = Path(__file__).parents[2] / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
-VERBS = ("demo", "world", "init", "train", "run", "study", "mine", "score", "eval", "calibrate", "check-data", "import", "merge")
+VERBS = (
+    "demo",
+    "world",
+    "init",
+    "train",
+    "run",
+    "study",
+    "mine",
+    "score",
+    "eval",
+    "suites",
+    "mteb",
+    "calibrate",
+    "compare",
+    "report",
+    "check-data",
+    "import",
+    "merge",
+)
 
 RECIPE = """\
 name: captions

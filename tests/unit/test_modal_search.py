@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from umr.data.mbeir import MBeir
 from umr.errors import DataError, RecipeError
 from umr.evaluation import EvaluationResult, evaluate
-from umr.evaluation.by_modality import search_each, topk_within
 from umr.evaluation.calibration import Calibration
 from umr.evaluation.modality import MODALITIES, codes_of
 from umr.evaluation.rerank import Reranking
@@ -22,6 +21,7 @@ from umr.progress import quiet
 from umr.store import ArrayRows
 from unit.bag_reranker import BagReranker
 from unit.mbeir_fixture import SETTINGS, BagEncoder, write_tree
+from unit.modal_lists import search_each, topk_within
 
 OFFSETS = {"text": {"image": 0.25, "text": -0.125}, "image,text": {"image": -0.5}}
 

@@ -271,13 +271,12 @@ def test_a_pipeline_needs_a_prompts_file_and_not_those_of_the_package():
     assert {need.key for need in needs_of("train", {"recipe": recipe})} == {"model.path", "model.template"}
 
 
-def test_prompts_without_a_reranker_to_load_are_refused():
-    from umr.cli.eval import _check
+def test_prompts_without_a_reranker_to_load_are_refused(capsys: pytest.CaptureFixture[str]):
+    from umr.cli import main
     from umr.mining.scoring import ScoreSettings, _reranker
 
-    with pytest.raises(RecipeError, match="--prompts has no effect without --rerank"):
-        _check(None, {"--prompts": "mine.yaml", "--weight": None})
-    _check("model", {"--prompts": "mine.yaml", "--weight": 1.0, "--rerank-depth": 10})
+    assert main(["eval", "--model", "m", "--benchmark", "b", "--prompts", "mine.yaml"]) == 1
+    assert "--prompts has no effect without --rerank" in capsys.readouterr().err
     settings = ScoreSettings.model_validate({"prompts": str(write(FILE))})
     with pytest.raises(RecipeError, match="prompts has no effect on a reranker that is loaded already"):
         _reranker(reranker("qwen3-vl"), settings)

@@ -20,6 +20,12 @@ TABLE = {  # spec/umarvel.md 1.7: rank, alpha, learning rate, epochs, queries a 
     "reranker": (128, 256, 2e-5, 1, 512),
     "distilled": (128, 256, 1e-5, 1, 128),
 }
+MM_EMBED = {  # spec/mm-embed-and-mbeir.md 1.4: learning rate, length, queries a batch
+    "random": (1e-4, {"epochs": 2}, 1024),
+    "hard": (1e-4, {"epochs": 2}, 512),
+    "text-to-text": (2e-5, {"steps": 4500}, 512),
+}
+EVERY_STAGE = [*((family, stage) for family in FAMILIES for stage in STAGES), *(("mm-embed-7b", stage) for stage in MM_EMBED)]
 HEAD = ("# hardware ", "# time ", "# disk ", "# data ", "# expected ", "# not paper ")
 
 
@@ -38,8 +44,27 @@ def test_a_stage_has_the_hyper_parameters_of_the_paper(family: str, stage: str):
         assert recipe.loss.learn_temperature == (stage in ("instructed", "hard", "distilled"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", MM_EMBED)
+def test_a_stage_of_mm_embed_has_the_hyper_parameters_that_are_known(stage: str):
+    recipe = recipes.load(ROOT / "mm-embed-7b" / f"{stage}.yaml")
+    training, (learning_rate, length, batch_size) = recipe.training, MM_EMBED[stage]
+    assert (training.learning_rate, training.batch_size) == (learning_rate, batch_size)
+    assert all(getattr(training, key) == value for key, value in length.items())
+    assert training.lora is not None and (training.lora.rank, training.lora.alpha, training.lora.parts) == (8, 64, ["language"])
+    assert training.parts == ["projector", "pooling"] and recipe.model.pooling == "latent"
+    assert recipe.loss.negatives == (0 if stage == "random" else 1)
+
+
+def test_mm_embed_mines_as_published_and_starts_its_second_stage_anew():
+    steps = {step.name: step for step in pipelines.load(ROOT / "mm-embed-7b" / "pipeline.yaml").steps}
+    assert set(steps["hard"].uses) == {"mined"}, "from the base again"
+    settings = steps["mined"].config["settings"]
+    assert (settings["depth"], settings["negatives"], settings["select"]) == (50, 1, "random")
+    assert settings["modality_aware"] == {"wrong_modality_share": 0.5, "right_after_rank": 45}
+    assert steps["eval-reranked"].config["rerank_depth"] == 10
+
+
+@pytest.mark.parametrize(("family", "stage"), EVERY_STAGE)
 def test_a_head_says_what_a_stage_costs(family: str, stage: str):
     head = (ROOT / family / f"{stage}.yaml").read_text("utf-8").split("\nname:")[0]
     assert all(f"\n{word}" in head for word in HEAD)
@@ -96,3 +121,19 @@ def test_the_study_asks_what_the_paper_asks():
     assert variants["Table 1"]["bidirectional, mean, no prompt"].paper == {"local": 57.2, "global": 55.2}
     assert variants["Table 5"]["in-batch and filtered"].paper == {"local": 61.7, "global": 59.9}
     assert len({variant.stage for variant in variants["Table 6"].values()}) == 5
+
+
+def test_the_study_of_mm_embed_compares_negatives_on_three_seeds():
+    asked = study.load(ROOT / "study-mm-embed-world.yaml")
+    assert asked.seeds == (0, 1, 2) and asked.metric == "global"
+    negatives = asked.tables[0]
+    assert [variant.name for variant in negatives.variants] == [
+        "random, in the batch",
+        "the first of the list",
+        "any of the list",
+        "modality-aware",
+    ]
+    mined = {variant.name: dict(variant.pipelines)[0].steps for variant in negatives.variants}
+    settings = {name: next(step for step in steps if step.name == "mined").config["settings"] for name, steps in mined.items()}
+    assert settings["modality-aware"]["modality_aware"] is not None
+    assert settings["any of the list"]["modality_aware"] is None and settings["any of the list"]["pools"] == ["global"]

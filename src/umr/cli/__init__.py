@@ -14,7 +14,26 @@ from typing import Annotated, Any
 import typer
 
 from umr import __version__
-from umr.cli import calibrate, check_data, console, demo, eval, import_, init, merge, mine, run, score, study, train, world
+from umr.cli import (
+    calibrate,
+    check_data,
+    compare,
+    console,
+    demo,
+    eval,
+    import_,
+    init,
+    merge,
+    mine,
+    mteb,
+    report,
+    run,
+    score,
+    study,
+    suites,
+    train,
+    world,
+)
 from umr.cli.mistakes import usage_line, what_went_wrong
 
 app = typer.Typer(
@@ -33,7 +52,11 @@ app.command("study")(study.study)
 app.command("mine")(mine.mine)
 app.command("score")(score.score)
 app.command("eval")(eval.evaluate)
+app.command("suites")(suites.suites)
+app.command("mteb")(mteb.mteb)
 app.command("calibrate")(calibrate.calibrate)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("check-data")(check_data.check_data)
 app.command("import")(import_.import_checkpoint)
 app.command("merge")(merge.merge)

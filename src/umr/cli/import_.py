@@ -15,13 +15,17 @@ def import_checkpoint(
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the released files.")],
     out: Annotated[Path, typer.Argument(help="Folder to write, which must not exist.")],
+    eyes: Annotated[
+        Path | None,
+        typer.Option(help="For nv-embed: folder of a LLaVA-NeXT that gives vision tower and projector, to train MM-Embed from."),
+    ] = None,
 ) -> None:
     """Turn a published checkpoint into a model folder that gives the vectors its authors measured with."""
     from umr.cli import console
     from umr.models.importing import import_checkpoint as run
 
     console.hush_transformers()
-    done = run(kind, folder, out)
+    done = run(kind, folder, out, eyes)
     facts = [f"{done.parameters:,} parameters"]
     facts.append("no learned temperature" if done.temperature is None else f"temperature {done.temperature:g}")
     if done.added_tokens:

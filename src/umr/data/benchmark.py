@@ -12,6 +12,7 @@ import numpy.typing as npt
 from umr.data.jsonl_scan import OnError, Problem
 from umr.data.mbeir_records import MBeirQuery
 from umr.data.qrels import Qrels
+from umr.errors import DataError
 from umr.items import Item, QueryText
 
 if TYPE_CHECKING:
@@ -92,12 +93,14 @@ class Benchmark(Protocol):
         on_error: what is done about unusable lines.
         one_pool: whether the candidates of a setting are those of all settings, so that local and global pool are the same.
         shared_ids: whether a candidate whose id is a query's is that query, which is no result of its own search.
+        own_positives: whether right answers from other datasets than the query's are left out.
     """
 
     root: Path
     on_error: OnError
     one_pool: bool
     shared_ids: bool
+    own_positives: bool
 
     def with_query_text(self, query_text: QueryText) -> Self:
         """This benchmark with its queries cleaned in another way."""
@@ -165,18 +168,20 @@ class Benchmark(Protocol):
         ...
 
 
-def open_benchmark(path: Path, on_error: OnError = "fail", query_text: QueryText = "separate") -> Benchmark:
+def open_benchmark(path: Path, on_error: OnError = "fail", query_text: QueryText = "separate", own_positives: bool = False) -> Benchmark:
     """The reader for a folder: a text-retrieval set if it has a `corpus.jsonl`, else an M-BEIR tree.
 
     Raises:
-        DataError: it is neither.
+        DataError: it is neither, or `own_positives` is asked of a text-retrieval set.
     """
     from umr.data.mbeir import MBeir
     from umr.data.text_retrieval import CORPUS, TextRetrieval
 
     if (Path(path) / CORPUS).is_file():
+        if own_positives:
+            raise DataError(f"{path}: is one dataset, so that own_positives has no effect; leave it out")
         return TextRetrieval(Path(path), on_error)
-    return MBeir(Path(path), on_error, query_text)
+    return MBeir(Path(path), on_error, query_text, own_positives)
 
 
 def searched_pools(benchmark: Benchmark, asked: Sequence[PoolName]) -> tuple[PoolName, ...]:

@@ -80,6 +80,8 @@ class MBeir:
         query_text: how the text of queries that have an instruction is cleaned. `"separate"`: on its own (`normalise_text`).
             `"joined"`: as the end of one string with the instruction, which checkpoints of M-BEIR's authors and their successors
             expect (`normalise_after_instruction`). Those who show queries to a model ask it: `with_query_text(query_text_of(encoder))`.
+        own_positives: `qrels` keeps only right answers from the query's own dataset, the number before the colon of ids. OVEN and InfoSeek
+            judge candidates of each other, which their local pools lack. UniIR tells by them what a query wants, but scores with all.
 
     Raises:
         DataError: `root` is not such a folder.
@@ -87,9 +89,10 @@ class MBeir:
 
     one_pool: bool = False
     shared_ids: bool = False
+    own_positives: bool
 
-    def __init__(self, root: Path, on_error: OnError = "fail", query_text: QueryText = "separate") -> None:
-        self.root, self.on_error, self.query_text = Path(root), on_error, query_text
+    def __init__(self, root: Path, on_error: OnError = "fail", query_text: QueryText = "separate", own_positives: bool = False) -> None:
+        self.root, self.on_error, self.query_text, self.own_positives = Path(root), on_error, query_text, own_positives
         if on_error not in ("fail", "skip"):
             raise DataError(f"on_error must be 'fail' or 'skip', not {on_error!r}")
         if query_text not in get_args(QueryText):
@@ -104,7 +107,7 @@ class MBeir:
         """This benchmark with its queries cleaned in this way; pools and judgements that are open are shared."""
         if query_text == self.query_text:
             return self
-        other = MBeir(self.root, self.on_error, query_text)
+        other = MBeir(self.root, self.on_error, query_text, self.own_positives)
         other._pools, other._judgements = self._pools, self._judgements
         return other
 
@@ -148,8 +151,11 @@ class MBeir:
         return self.global_pool("train")
 
     def qrels(self, setting: Setting | str, split: str) -> Qrels:
-        """Judgements above zero: qid -> did -> relevance. All of them, also those on candidates outside the local pool."""
-        return self.judgements(setting, split).relevant
+        """Judgements above zero: qid -> did -> relevance. Also those on candidates outside the local pool, unless `own_positives`."""
+        relevant = self.judgements(setting, split).relevant
+        if not self.own_positives:
+            return relevant
+        return {qid: {did: value for did, value in of.items() if dataset_of(did) == dataset_of(qid)} for qid, of in relevant.items()}
 
     def judgements(self, setting: Setting | str, split: str) -> Judgements:
         """The judgements of one setting with the lines left out."""

@@ -52,6 +52,7 @@ class TextRetrieval:
 
     one_pool: bool = True
     shared_ids: bool = True
+    own_positives: bool = False
 
     def __init__(self, root: Path, on_error: OnError = "fail", wordings: Sequence[str] | None = None) -> None:
         self.root, self.on_error = Path(root), on_error

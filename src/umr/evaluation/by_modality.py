@@ -7,55 +7,23 @@ the best by plain score, rescored, would not be.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from umr.evaluation.modality import MODALITIES, Codes
-from umr.progress import Bar
-from umr.protocols import Vectors
-from umr.store import Rows, exact_topk
+from umr.store import Among
 
 Places = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some rows of a pool."""
-
-    whole: Rows
-    rows: Places
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, start: int, stop: int) -> Vectors:
-        return self.whole.take(self.rows[start:stop])
-
-    def take(self, rows: Places) -> Vectors:
-        return self.whole.take(self.rows[rows])
-
-
-def topk_within(queries_QD: Vectors, pool: Rows, modalities_N: Codes, wanted: int, k: int, bar: Bar | None = None) -> tuple[Places, Scores]:
-    """`exact_topk` over the candidates of one modality alone.
-
-    Args:
-        queries_QD: float32, shape (Q, D).
-        pool: N candidates.
-        modalities_N: their modalities.
-        wanted: the modality searched, a place in `MODALITIES`.
-        k: results a query.
-        bar: advanced by the number of candidates searched.
-
-    Returns:
-        Rows of the whole pool and scores, both of shape (Q, min(k, candidates of that modality)).
-    """
-    part = _Part(pool, np.flatnonzero(modalities_N == wanted))
-    rows_QK, scores_QK = exact_topk(queries_QD, part, k, bar=bar)
-    return part.rows[rows_QK], scores_QK
+def by_modality(pool: Among, modalities_N: Codes) -> dict[int, Among]:
+    """The candidates of a pool of N by modality, a place in `MODALITIES`; those of each keep their rows."""
+    return {int(kind): pool.where(modalities_N == kind) for kind in np.unique(modalities_N)}
 
 
 @dataclass(frozen=True)
@@ -71,6 +39,16 @@ class Lists:
     rows_QMK: Places
     scores_QMK: Scores
     size: int
+
+    @classmethod
+    def of(cls, found: Mapping[int, tuple[Places, Scores]], queries: int, k: int, size: int) -> Lists:
+        """From the rankings of each modality, of at most `k` results."""
+        rows_QMK = np.full((queries, len(MODALITIES), k), -1, np.int64)
+        scores_QMK = np.full(rows_QMK.shape, -np.inf, np.float32)
+        for kind, (rows_QK, scores_QK) in found.items():
+            rows_QMK[:, kind, : rows_QK.shape[1]] = rows_QK
+            scores_QMK[:, kind, : rows_QK.shape[1]] = scores_QK
+        return cls(rows_QMK, scores_QMK, size)
 
     def shifted(self, offsets_QM: Offsets) -> Offsets:
         """Scores with the offset of their modality added in double precision, in which no two scores become one. (Q, M, K)."""
@@ -90,22 +68,3 @@ class Lists:
         rows_QL = self.rows_QMK.reshape(queries, kinds * depth)
         order_QK = np.lexsort((rows_QL, -shifted_QL), axis=1)[:, : min(depth, self.size)]
         return np.take_along_axis(rows_QL, order_QK, 1), np.take_along_axis(shifted_QL, order_QK, 1).astype(np.float32)
-
-
-def search_each(queries_QD: Vectors, pool: Rows, modalities_N: Codes, k: int, bar: Bar | None = None) -> Lists:
-    """Find the `k` best candidates of every modality for every query, in one pass over the pool.
-
-    Args:
-        queries_QD: float32, shape (Q, D).
-        pool: N candidates.
-        modalities_N: their modalities.
-        k: results a query and modality.
-        bar: advanced by N in all.
-    """
-    rows_QMK = np.full((len(queries_QD), len(MODALITIES), k), -1, np.int64)
-    scores_QMK = np.full(rows_QMK.shape, -np.inf, np.float32)
-    for kind in np.unique(modalities_N):
-        rows_QK, scores_QK = topk_within(queries_QD, pool, modalities_N, int(kind), k, bar)
-        rows_QMK[:, kind, : rows_QK.shape[1]] = rows_QK
-        scores_QMK[:, kind, : rows_QK.shape[1]] = scores_QK
-    return Lists(rows_QMK, scores_QMK, len(pool))

@@ -37,6 +37,7 @@ def choose_weights(
     work_dir: Path | None = None,
     tasks: Sequence[str] | None = None,
     instruction: Wording = "first",
+    memory: int | str | None = None,
 ) -> Weights:
     """Try weights on queries that are not tested on, and keep the best for each setting.
 
@@ -55,6 +56,7 @@ def choose_weights(
         work_dir: as of `evaluate`: another call with other weights, or an evaluation, asks the reranker nothing again.
         tasks: names of settings; all by default.
         instruction: as of `evaluate`.
+        memory: as of `evaluate`.
 
     Raises:
         RecipeError: `split` is `"test"`, or the grid is empty or goes below 0.
@@ -66,7 +68,7 @@ def choose_weights(
         raise RecipeError(f"grid must be weights of 0 or more, not {', '.join(map(str, grid)) or 'none'}")
     plan = Reranking(reranker, depth, 0.0)
     data = open_benchmark(Path(benchmark)) if isinstance(benchmark, str | Path) else benchmark
-    result = evaluate(encoder, data, pools, tasks, split, work_dir, instruction, max(depth, MRR_DEPTH), plan)
+    result = evaluate(encoder, data, pools, tasks, split, work_dir, instruction, max(depth, MRR_DEPTH), plan, memory=memory)
     assert result.rerank is not None
     curve = {}
     for one in result.settings:

@@ -19,6 +19,11 @@ METRICS: dict[str, Callable[[Judged], Scores]] = {
 }
 """Metric name -> one value a query. Their means over queries are reported."""
 
+_DEEPER_HITS: dict[str, Callable[[Judged], Scores]] = {
+    "hit@20": lambda judged: metrics.hit_at(judged, 20),
+    "hit@50": lambda judged: metrics.hit_at(judged, 50),
+}
+
 TEXT_METRICS: dict[str, Callable[[Judged], Scores]] = {
     **METRICS,
     "recall@20": lambda judged: metrics.recall_at(judged, 20),
@@ -31,14 +36,16 @@ TEXT_METRICS: dict[str, Callable[[Judged], Scores]] = {
 MIN_DEPTH = 10
 """Results a query that the metrics above need."""
 
+DEEPEST = 100
+"""Results a query beyond which no metric looks but MRR."""
+
 _MAIN_AT_10 = ("fashion200k", "fashioniq")
 
 
 def metrics_of(setting: str, depth: int) -> dict[str, Callable[[Judged], Scores]]:
-    """What is measured for a setting when so many results a query are known."""
-    if not is_text_retrieval(setting):
-        return METRICS
-    return {name: metric for name, metric in TEXT_METRICS.items() if int(name.partition("@")[2] or 0) <= depth}
+    """What is measured for a setting when so many results a query are known; for Fashion200K and FashionIQ also hits at 20 and 50."""
+    known = TEXT_METRICS if is_text_retrieval(setting) else {**METRICS, **(_DEEPER_HITS if main_metric(setting) == "hit@10" else {})}
+    return {name: metric for name, metric in known.items() if int(name.partition("@")[2] or 0) <= depth}
 
 
 def main_metric(setting: str) -> str:

@@ -1,7 +1,8 @@
 """The vectors that an evaluation needs, on disk: one store for the queries of a setting, one for each pool file.
 
-    <work_dir>/vectors/<model>/queries/<setting>-<split>-<first|seeded>-<data>/      split "train" for mining
+    <work_dir>/vectors/<model>/queries/<setting>-<split>-<wording>-<data>/      split "train" for mining
     <work_dir>/vectors/<model>/candidates/<pool file>-<data>/
+    <work_dir>/vectors/<model>/searches/<search>/                                    see `umr.store.saved`
 
 `<model>` and `<data>` are short hashes, so that evaluations of other models or of changed data do not meet, and another
 evaluation of the same model reuses what is there. A candidate of the global pool that a local pool has as well is taken
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from umr.data.benchmark import Benchmark, Pool, Queries
 from umr.data.fingerprint import fingerprint
 from umr.data.mbeir import Setting
-from umr.evaluation.wording import Wording, instruction_of
+from umr.evaluation.wording import Wording, canonical, instruction_of
 from umr.items import Item, Side, Text
 from umr.progress import Bar
 from umr.protocols import Encoder
@@ -49,11 +50,14 @@ class Embeddings:
         encoder: the model.
         benchmark: where items come from.
         work_dir: folder for the stores.
+
+    Attributes:
+        folder: where those of this model are.
     """
 
     def __init__(self, encoder: Encoder, benchmark: Benchmark, work_dir: Path) -> None:
         self._encoder, self._benchmark = encoder, benchmark
-        self._folder = Path(work_dir) / "vectors" / _hash(encoder.fingerprint)
+        self.folder = Path(work_dir) / "vectors" / _hash(encoder.fingerprint)
 
     def queries(self, setting: Setting, split: str, wording: Wording, bar: Bar) -> QueryVectors:
         """Embed the queries of a setting, each with the first of its instructions or one drawn by its id."""
@@ -80,7 +84,7 @@ class Embeddings:
         qids, targets, instructions = zip(*known, strict=True)
         fetch = partial(_query_items, queries, places_Q)
         source = self._source(queries.paths, len(qids), fetch, repr(instructions), *more)
-        store = self._fill(f"queries/{name}-{wording}", source, qids, fetch, "query", bar, instructions)
+        store = self._fill(f"queries/{name}-{canonical(wording)}", source, qids, fetch, "query", bar, instructions)
         return QueryVectors(store, qids, targets, instructions)
 
     def candidates(self, pool: Pool, bar: Bar) -> VectorStore:
@@ -110,7 +114,7 @@ class Embeddings:
         instructions: Sequence[str | None] | None = None,
     ) -> VectorStore:
         store = VectorStore.create_or_resume(
-            self._folder / f"{name}-{source[:8]}",
+            self.folder / f"{name}-{source[:8]}",
             fingerprint=self._encoder.fingerprint,
             dimension=self._encoder.dimension,
             side=side,

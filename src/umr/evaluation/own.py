@@ -11,9 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from umr.data.benchmark import Benchmark, Pool
-from umr.progress import Bar
-from umr.protocols import Vectors
-from umr.store import VectorStore, VectorView, exact_topk
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -27,24 +24,20 @@ def own_rows(benchmark: Benchmark, qids: Sequence[str], pool: Pool) -> Rows | No
     return own_Q if (own_Q >= 0).any() else None
 
 
-def topk_of_others(
-    queries_QD: Vectors, candidates: VectorStore | VectorView, depth: int, own_Q: Rows | None, bar: Bar | None = None
-) -> tuple[Rows, Scores]:
-    """The best candidates of each query without the query itself.
+def without_own(rows_QK: Rows, scores_QK: Scores, own_Q: Rows | None, depth: int) -> tuple[Rows, Scores]:
+    """Rankings without the query itself.
 
     Args:
-        queries_QD: Q vectors.
-        candidates: what is searched.
-        depth: K, results a query.
+        rows_QK: results, best first, one more than wanted.
+        scores_QK: theirs.
         own_Q: from `own_rows`.
-        bar: as of `exact_topk`.
+        depth: K, results wanted.
 
     Returns:
-        Rows and scores, best first, (Q, K), or fewer columns for a small pool.
+        Rows and scores, (Q, K), or fewer columns for a small pool.
     """
     if own_Q is None:
-        return exact_topk(queries_QD, candidates, depth, bar=bar)
-    rows_QK, scores_QK = exact_topk(queries_QD, candidates, depth + 1, bar=bar)
+        return rows_QK[:, :depth], scores_QK[:, :depth]
     # Whoever has not found itself gives up its last result, so that all have as many.
     out_Q = np.where((rows_QK == own_Q[:, None]).any(axis=1), (rows_QK == own_Q[:, None]).argmax(axis=1), rows_QK.shape[1] - 1)
     keep_QK = np.arange(rows_QK.shape[1]) != out_Q[:, None]

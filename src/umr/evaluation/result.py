@@ -15,7 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from umr import files
-from umr.evaluation.modality import ACCURACY_AT, OUTCOMES, Diagnosis, short
+from umr.evaluation.averages import Average, averages
+from umr.evaluation.modality import ACCURACY_AT, OUTCOMES, Diagnosis
+from umr.evaluation.per_query import QueryScores
+from umr.evaluation.stamps import Stamps, union
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +30,6 @@ FORMAT = 1
 RUN_NAME = "umr"
 DIAGNOSED = (*(f"modality_accuracy@{k}" for k in ACCURACY_AT), *OUTCOMES[1:])
 """What is measured in a mixed pool only: modality accuracies, and shares of UniIR's types of error."""
-_CAPTION = "In percent. t: text, i: image, v: video. chance: random rankings. modality@1: first global result is of the kind looked for."
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Run:
 
     Attributes:
         qids: Q query ids.
-        rows_QK: rows of the pool, best first, shape (Q, K).
+        rows_QK: rows of the pool, best first, shape (Q, K); -1 at the end of a line where there are fewer results.
         scores_QK: their inner products, shape (Q, K).
         dids: ids of the pool's rows.
     """
@@ -48,15 +50,15 @@ class Run:
 
     def rankings(self) -> dict[str, list[str]]:
         """Candidate ids by query id, best first."""
-        depth = self.rows_QK.shape[1]
-        found = self.dids.take(pa.array(self.rows_QK.ravel())).to_pylist()
-        return {qid: found[row * depth : (row + 1) * depth] for row, qid in enumerate(self.qids)}
+        found = self.dids.take(pa.array(self.rows_QK[self.rows_QK >= 0])).to_pylist()
+        ends = (self.rows_QK >= 0).sum(axis=1).cumsum().tolist()
+        return {qid: found[start:end] for qid, start, end in zip(self.qids, [0, *ends], ends, strict=False)}
 
-    def trec_lines(self) -> Iterator[str]:
-        """Lines `qid Q0 did rank score umr`, ranks from 1."""
+    def trec_lines(self, name: str = RUN_NAME, more: str = "") -> Iterator[str]:
+        """Lines `qid Q0 did rank score name`, ranks from 1, with `more` at the end."""
         for (qid, dids), scores in zip(self.rankings().items(), self.scores_QK.tolist(), strict=True):
-            for rank, (did, score) in enumerate(zip(dids, scores, strict=True), 1):
-                yield f"{qid} Q0 {did} {rank} {score:.9g} {RUN_NAME}\n"
+            for rank, (did, score) in enumerate(zip(dids, scores, strict=False), 1):
+                yield f"{qid} Q0 {did} {rank} {score:.9g} {name}{more}\n"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,20 @@ class PoolResult:
         size: number of candidates that are ranked.
         metrics: mean over queries by metric name; in a mixed pool with those of `DIAGNOSED`.
         chance: what random rankings would score, for the hit rates.
+        positives: right answers judged, over all queries.
+        unreachable: those of them that could not be ranked, as they are not in the pool.
+        unanswerable: queries without any right answer that could be ranked; they score 0.
+        stamps: what makes these numbers differ from the published way of measuring; see `umr.evaluation.stamps`.
         modality: in a mixed pool, what comes first.
     """
 
     size: int
     metrics: dict[str, float]
     chance: dict[str, float]
+    positives: int
+    unreachable: int
+    unanswerable: int
+    stamps: Stamps = field(default_factory=dict)
     modality: Diagnosis | None = None
 
 
@@ -100,22 +110,24 @@ class EvaluationResult:
     """Everything `umr.evaluation.evaluate` reports. Scores are in percent, unrounded.
 
     Attributes:
-        fingerprint: of the model.
-        dimension: of its vectors.
+        fingerprint: of the model; of rankings that were read from files, `run:` and a hash over them.
+        dimension: of its vectors; `None` where there are none.
         data: fingerprint of the data evaluated on.
         split: `"test"`, `"val"` or `"train"`.
-        instruction: `"first"`, `"seeded"` or `"none"`.
+        instruction: as of `umr.evaluation.wording`; `"unknown"` for rankings that were read.
         depth: results a query that were ranked.
         settings: in the benchmark's order.
         left_out: records not evaluated because they were unusable, counted by kind.
         rerank: what a reranker did to the rankings; None for a search alone.
         mixed: how the global pool was searched, where it was.
+        own_positives: whether right answers of other datasets than the query's were left out.
         runs: rankings by setting and pool, after reranking; not part of the JSON.
+        queries: every query's scores by setting and pool; likewise.
         seconds: time taken by step; not part of the JSON.
     """
 
     fingerprint: str
-    dimension: int
+    dimension: int | None
     data: str
     split: str
     instruction: str
@@ -124,7 +136,9 @@ class EvaluationResult:
     left_out: dict[str, int] = field(default_factory=dict)
     rerank: RerankReport | None = None
     mixed: Mixed | None = None
+    own_positives: bool = False
     runs: Mapping[tuple[str, str], Run] = field(default_factory=dict, repr=False, compare=False)
+    queries: Mapping[tuple[str, str], QueryScores] = field(default_factory=dict, repr=False, compare=False)
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
@@ -156,16 +170,30 @@ class EvaluationResult:
         others = {name: float(np.mean([pool.metrics[name] for pool in found])) for name in ("hit@5", *(DIAGNOSED if mixed else ()))}
         return {"main": float(np.mean(mains)), **others}
 
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Average]]:
+        """Means of the main metrics by pool and kind of search, each with the settings it is a mean of; see `umr.evaluation.averages`."""
+        tasks = {one.setting: one.task for one in self.settings}
+        mains = {pool: {one.setting: one.pools[pool].metrics[one.main_metric] for one in self.settings} for pool in self.pools}
+        return {pool: averages(scores, tasks) for pool, scores in mains.items()}
+
+    def stamps(self, pool: str) -> list[str]:
+        """Kinds of deviation that any number over this pool has, and so its averages; see `umr.evaluation.stamps`."""
+        return union([one.pools[pool].stamps for one in self.settings])
+
     def to_json(self) -> str:
         """The result as JSON: the same bytes for the same model and data, so without times, dates and paths."""
         content: dict[str, Any] = {
             "format": FORMAT,
-            "model": {"fingerprint": self.fingerprint, "dimension": self.dimension},
+            "model": _present([("fingerprint", self.fingerprint), ("dimension", self.dimension)]),
             "data": {"fingerprint": self.data, "split": self.split, "left_out": self.left_out},
             "instruction": self.instruction,
+            "positives": "own" if self.own_positives else "all",
             "depth": self.depth,
             "settings": [asdict(one, dict_factory=_present) for one in self.settings],
             "averages": self.averages,
+            "groups": {pool: {name: asdict(one) for name, one in found.items()} for pool, found in self.groups.items()},
+            "stamps": {pool: self.stamps(pool) for pool in self.pools},
         }
         if self.rerank is not None:
             content["rerank"] = self.rerank.to_json()
@@ -176,45 +204,10 @@ class EvaluationResult:
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     def table(self) -> Table:
-        """A row for each setting and two for the averages, scores rounded to 0.1, for `rich` to print in 80 columns."""
-        from rich import box
-        from rich.table import Table
+        """A row for each setting and the averages; see `umr.evaluation.tables.score_table`."""
+        from umr.evaluation.tables import score_table
 
-        title = f"{self.split} queries, model {self.fingerprint[:12]}"
-        caption = _CAPTION
-        if self.rerank is not None:
-            title += f", reranked by {self.rerank.fingerprint[:12]}"
-            caption += f" The first {self.rerank.depth} results are in the order of cosine + w * P(Yes)."
-        table = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
-        names = ("setting", "task", "metric") if self.rerank is None else ("setting", "metric")  # the weights take the room
-        for name in names:
-            table.add_column(name)
-        for pool in self.pools:
-            table.add_column(pool.replace("-", "-\n"), justify="right", style="bold")
-            table.add_column("chance", justify="right", style="dim")
-        if self.mixed_pool is not None:
-            table.add_column("modality@1", justify="right")
-        if self.rerank is not None:
-            table.add_column("w", justify="right", no_wrap=True)
-        for one in self.settings:
-            about = {"setting": one.setting, "task": short(one.task), "metric": one.main_metric}
-            table.add_row(*(about[name] for name in names), *self._cells(one))
-        table.add_section()
-        for name, label in (("main", "above"), ("hit@5", "hit@5")):
-            cells = [cell for pool in self.pools for cell in (f"{self.averages[pool][name]:.1f}", "")]
-            table.add_row("average", *[""] * (len(names) - 2), label, *cells, style="bold")
-        return table
-
-    def _cells(self, one: SettingResult) -> list[str]:
-        cells = []
-        for pool in self.pools:
-            found = one.pools[pool]
-            cells += [f"{found.metrics[one.main_metric]:.1f}", f"{found.chance[one.main_metric]:.2g}"]
-        if self.mixed_pool is not None:
-            cells.append(f"{one.pools[self.mixed_pool].metrics['modality_accuracy@1']:.1f}")
-        if self.rerank is not None:
-            cells.append(f"{self.rerank.weights[one.setting]:g}")
-        return cells
+        return score_table(self)
 
     def __str__(self) -> str:
         from rich.console import Console

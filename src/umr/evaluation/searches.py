@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import numpy as np
 from umr.data.benchmark import Benchmark, Pool, PoolName
 from umr.data.mbeir import Setting
 from umr.errors import DataError, RecipeError
-from umr.evaluation.by_modality import Lists, search_each, topk_within
+from umr.evaluation.by_modality import Lists, Places, by_modality
 from umr.evaluation.calibration import Calibration
 from umr.evaluation.embeddings import Embeddings, QueryVectors
 from umr.evaluation.modality import MODALITIES, Codes, codes_of
-from umr.evaluation.own import own_rows, topk_of_others
+from umr.evaluation.own import own_rows, without_own
 from umr.evaluation.result import Run
+from umr.evaluation.streams import Stream, plan
 from umr.evaluation.wording import Wording
 from umr.progress import Bar, progress
-from umr.store import VectorStore, VectorView
+from umr.store import Among, Asked, Saved, VectorStore, VectorView
+from umr.store.streaming import Ranking
 
 POOLS: tuple[PoolName, ...] = ("local", "global")
 
@@ -75,6 +78,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class _Wish:
+    """What one setting asks of the stream.
+
+    Attributes:
+        asked: its queries, and the parts of the stream of all its pools, one after the other.
+        kinds: of pools that are searched modality by modality, which parts these are.
+        own: by pool, the rows of queries that are candidates as well.
+    """
+
+    asked: Asked
+    kinds: dict[str, list[int]]
+    own: dict[str, Places | None]
+
+
+@dataclass(frozen=True)
 class Searches:
     """The searches of one evaluation, by setting and pool name.
 
@@ -87,6 +105,7 @@ class Searches:
         embeddings: makes the vectors.
         mixed: how the global pool is searched.
         seconds: time taken by step, filled in on the way.
+        memory: bytes that the process may hold while searching; `None` for no limit.
     """
 
     benchmark: Benchmark
@@ -97,6 +116,7 @@ class Searches:
     embeddings: Embeddings
     mixed: Mixed
     seconds: dict[str, float]
+    memory: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -150,25 +170,57 @@ class Searches:
         return parts
 
     def runs(self, queries: dict[str, QueryVectors], targets: dict[tuple[str, str], Target]) -> dict[tuple[str, str], Run]:
-        """Rankings by setting and pool."""
-        with self.timed("searching", sum(len(one.pool) for one in targets.values()), "candidates") as bar:
-            keys = [(setting.name, pool) for setting in self.settings for pool in self.names]
-            return {key: self._run(key, queries[key[0]], targets[key], bar) for key in keys}
+        """Rankings by setting and pool, from one stream of all candidates."""
+        stream = Stream(target.vectors for target in targets.values())
+        wishes = [self._wish(stream, setting.name, queries[setting.name], targets) for setting in self.settings]
+        found = self._search(stream, [wish.asked for wish in wishes], queries, targets)
+        runs = {}
+        for setting, wish, rankings in zip(self.settings, wishes, found, strict=True):
+            asked, following = queries[setting.name], iter(rankings)
+            for pool in self.names:
+                target = targets[setting.name, pool]
+                if pool in wish.kinds:
+                    assert self.mixed.calibration is not None
+                    lists = Lists.of({kind: next(following) for kind in wish.kinds[pool]}, len(asked.qids), self.depth, len(target.pool))
+                    rows_QK, scores_QK = lists.merged(self.mixed.calibration.offsets_of(codes_of(asked.store.modalities)))
+                else:
+                    rows_QK, scores_QK = without_own(*next(following), wish.own[pool], self.depth)
+                runs[setting.name, pool] = Run(asked.qids, rows_QK, scores_QK, target.vectors.ids)
+        return runs
 
-    def _run(self, key: tuple[str, str], asked: QueryVectors, target: Target, bar: Bar) -> Run:
-        setting, pool = key
-        queries_QD = asked.store.read(0, len(asked.store))
-        if pool == "global-filtered":
-            wanted = self._wanted(setting, asked, target)
-            rows_QK, scores_QK = topk_within(queries_QD, target.vectors, target.modalities, wanted, self.depth)
-            bar.advance(len(target.pool))
-        elif self.mixed.calibration is not None and pool == self.mixed.name:
-            offsets_QM = self.mixed.calibration.offsets_of(codes_of(asked.store.modalities))
-            rows_QK, scores_QK = search_each(queries_QD, target.vectors, target.modalities, self.depth, bar).merged(offsets_QM)
-        else:
-            own_Q = own_rows(self.benchmark, asked.qids, target.pool)
-            rows_QK, scores_QK = topk_of_others(queries_QD, target.vectors, self.depth, own_Q, bar)
-        return Run(asked.qids, rows_QK, scores_QK, target.vectors.ids)
+    def _wish(self, stream: Stream, setting: str, asked: QueryVectors, targets: dict[tuple[str, str], Target]) -> _Wish:
+        """What to search for one setting in all its pools."""
+        parts, kinds, own = list[Among](), dict[str, list[int]](), dict[str, Places | None]()
+        for pool in self.names:
+            target = targets[setting, pool]
+            among, own[pool] = stream.among(target.vectors), None
+            if pool == "global-filtered":
+                parts.append(among.where(target.modalities == self._wanted(setting, asked, target)))
+            elif self.mixed.calibration is not None and pool == self.mixed.name:
+                some = by_modality(among, target.modalities)
+                kinds[pool] = list(some)
+                parts += some.values()
+            else:
+                parts.append(among)
+                own[pool] = own_rows(self.benchmark, asked.qids, target.pool)
+        more = any(rows is not None for rows in own.values())
+        return _Wish(Asked(asked.store, parts, self.depth + more), kinds, own)
+
+    def _search(
+        self, stream: Stream, asked: Sequence[Asked], queries: dict[str, QueryVectors], targets: dict[tuple[str, str], Target]
+    ) -> list[list[Ranking]]:
+        """One search of everything, within the memory given; a long one goes on where an earlier call stopped."""
+        labels = [
+            f"{setting} {pool} {self.label(queries[setting], target)}"
+            for (setting, pool), target in sorted(targets.items(), key=itemgetter(0))
+        ]
+        sizes = [f"{one.depth} {len(one.queries)} {[len(pool) for pool in one.pools]}" for one in asked]
+        label = hashlib.blake2b("\n".join([*labels, *sizes]).encode(), digest_size=8).hexdigest()
+        searching = plan(stream, asked, self.memory, Saved(self.embeddings.folder / "searches", label))
+        passes = len(searching.plan.passes)
+        name = "searching" if passes < 2 else f"searching in {passes} passes"
+        with self.timed("searching", searching.plan.reads, "candidates", name) as bar:
+            return searching.run(bar)
 
     def _wanted(self, setting: str, asked: QueryVectors, target: Target) -> int:
         if len(set(asked.targets)) > 1:
@@ -180,12 +232,15 @@ class Searches:
 
     def lists(self, queries: dict[str, QueryVectors], targets: dict[tuple[str, str], Target]) -> dict[str, Lists]:
         """For each setting the best candidates of each modality in the global pool."""
-        with self.timed("searching", sum(len(one.pool) for one in targets.values()), "candidates") as bar:
-            found = {}
-            for setting in self.settings:
-                store, target = queries[setting.name].store, targets[setting.name, self.mixed.name]
-                found[setting.name] = search_each(store.read(0, len(store)), target.vectors, target.modalities, self.depth, bar)
-            return found
+        stream = Stream(target.vectors for target in targets.values())
+        target = targets[self.settings[0].name, self.mixed.name]
+        parts = by_modality(stream.among(target.vectors), target.modalities)
+        asked = [Asked(queries[setting.name].store, list(parts.values()), self.depth) for setting in self.settings]
+        found = self._search(stream, asked, queries, targets)
+        return {
+            setting.name: Lists.of(dict(zip(parts, rankings, strict=True)), len(queries[setting.name].qids), self.depth, len(target.pool))
+            for setting, rankings in zip(self.settings, found, strict=True)
+        }
 
     def label(self, queries: QueryVectors, target: Target) -> str:
         """One hash for the data behind a search, and for what decides on its order besides the model."""
@@ -196,10 +251,10 @@ class Searches:
         return hashlib.blake2b("\n".join(sources).encode(), digest_size=8).hexdigest()
 
     @contextmanager
-    def timed(self, step: str, total: int, unit: str = "items") -> Iterator[Bar]:
-        """Progress of a step, whose time is kept."""
+    def timed(self, step: str, total: int, unit: str = "items", name: str | None = None) -> Iterator[Bar]:
+        """Progress of a step, shown by `name` or its own, whose time is kept."""
         start = time.monotonic()
-        with progress(step, total, unit) as bar:
+        with progress(name or step, total, unit) as bar:
             yield bar
         self.seconds[step] = time.monotonic() - start
 

@@ -33,6 +33,7 @@ def evaluate_each(
     rerank: Reranking | None = None,
     modality_filter: bool = False,
     calibration: Calibration | None = None,
+    memory: int | str | None = None,
 ) -> dict[str, EvaluationResult]:
     """`umr.evaluation.evaluate` on one benchmark after the other.
 
@@ -48,6 +49,7 @@ def evaluate_each(
         rerank: likewise.
         modality_filter: of benchmarks that have a global pool.
         calibration: likewise.
+        memory: as of `evaluate`.
 
     Raises:
         RecipeError: two benchmarks of one name, a setting that none has, or a choice about global pools where there are none.
@@ -78,6 +80,7 @@ def evaluate_each(
             rerank,
             modality_filter and mixed,
             calibration if mixed else None,
+            memory,
         )
     return results
 

@@ -19,13 +19,15 @@ import pyarrow.compute as pc
 from umr.data.benchmark import Benchmark, searched_pools
 from umr.errors import DataError, RecipeError
 from umr.evaluation.embeddings import Embeddings, QueryVectors
-from umr.evaluation.own import own_rows, topk_of_others
+from umr.evaluation.own import own_rows, without_own
 from umr.evaluation.result import Run
+from umr.evaluation.streams import Stream, plan
 from umr.evaluation.wording import Wording
 from umr.mining.queries import Group, drawn, training_groups
 from umr.progress import progress
 from umr.protocols import Encoder, query_text_of
-from umr.store import VectorStore, VectorView
+from umr.store import ArrayRows, VectorStore, VectorView
+from umr.store.asked import Asked as Wish
 
 PoolName: TypeAlias = Literal["local", "global"]
 POOLS: tuple[PoolName, ...] = ("local", "global")
@@ -66,12 +68,16 @@ class Asked:
     pools: dict[str, VectorStore | VectorView]
     own_Q: npt.NDArray[np.int64] | None = None
 
-    def search(self, pool: str, start: int, stop: int, depth: int) -> Run:
-        """Rankings of queries `start` to `stop`."""
-        rows = self.rows_Q[start:stop]
-        own_Q = None if self.own_Q is None else self.own_Q[rows]
-        places_QK, scores_QK = topk_of_others(self.queries.store.take(rows), self.pools[pool], depth, own_Q)
-        return Run(tuple(self.queries.qids[int(row)] for row in rows), places_QK, scores_QK, self.pools[pool].ids)
+    def search(self, pools: Sequence[PoolName], start: int, stop: int, depth: int) -> list[Run]:
+        """Rankings of queries `start` to `stop` in each pool; the candidates of all of them are read once."""
+        stream = Stream(self.pools[pool] for pool in pools)
+        rows_Q = self.rows_Q[start:stop]
+        own_Q = None if self.own_Q is None else self.own_Q[rows_Q]
+        parts = [stream.among(self.pools[pool]) for pool in pools]
+        wish = Wish(ArrayRows(self.queries.store.take(rows_Q)), parts, depth + (own_Q is not None))
+        (found,) = plan(stream, [wish], None).run()
+        qids = tuple(self.queries.qids[int(row)] for row in rows_Q)
+        return [Run(qids, *without_own(*one, own_Q, depth), self.pools[pool].ids) for pool, one in zip(pools, found, strict=True)]
 
 
 def recall(
@@ -121,9 +127,8 @@ def recall(
     total = sum(len(one.rows_Q) for one in asked) * len(pools)
     with progress("searching", total, "queries") as bar:
         for one in asked:
-            for pool in pools:
-                for start in range(0, len(one.rows_Q), BLOCK):
-                    run = one.search(pool, start, start + BLOCK, depth)
+            for start in range(0, len(one.rows_Q), BLOCK):
+                for pool, run in zip(pools, one.search(pools, start, start + BLOCK, depth), strict=True):
                     yield Found(one.setting, pool, run)
                     bar.advance(len(run.qids))
 

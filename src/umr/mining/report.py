@@ -8,14 +8,14 @@ from html import escape
 from typing import Any
 
 from umr.data.benchmark import Pool
-from umr.gallery import card, page, plot
+from umr.gallery import card, page, plot, table
 from umr.mining.audit import Kind, Summary, Suspect
 from umr.mining.filters import BY_CONTENT, BY_ID, BY_QRELS, KEPT, NOT_DRAWN, POOL_NAMES, REASONS
 from umr.mining.modality import SET_NAMES
 from umr.mining.queries import Group
 from umr.mining.sources import Source
 
-ROW = "<style>tr td,tr th{white-space:nowrap}.wide{overflow-x:auto}</style>"
+ROW = "<style>tr td,tr th{white-space:nowrap}</style>"
 POSITIVES = 2
 """Shown of a query beside a suspect."""
 
@@ -59,18 +59,12 @@ def _count(summary: Summary, reason: str) -> int:
     return sum(count for kind, count in summary.counts.items() if kind.reason == reason)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=wide><table><tr>{top}</tr>{body}</table></div>"
-
-
 def _queries(summary: Summary) -> str:
     rows = [
         (name, f"{one.all:,}", f"{one.with_negatives:,}", f"{one.negatives / one.all:.2f}", f"{one.without_positive_score:,}")
         for name, one in summary.queries.items()
     ]
-    return _table(("setting", "queries", "with negatives", "negatives a query", "positive without score"), rows)
+    return table(("setting", "queries", "with negatives", "negatives a query", "positive without score"), rows)
 
 
 def reasons(summary: Summary) -> str:
@@ -85,7 +79,7 @@ def reasons(summary: Summary) -> str:
         total = sum(by_setting[setting, reason] for reason in shown)
         share = [f"{by_setting[setting, reason]:,} ({100 * by_setting[setting, reason] / max(1, total):.1f})" for reason in shown]
         rows.append((setting, *share))
-    return _table(("setting", *shown), rows)
+    return table(("setting", *shown), rows)
 
 
 def _sets(summary: Summary) -> list[str]:
@@ -112,7 +106,7 @@ def _kept(summary: Summary, head: str, row_of: Callable[[Kind], str], column_of:
     shown, total = [column for column in columns if counts["all", column]], max(1, counts["all", "all"])
     names = [*sorted({row for row, _ in counts} - {"all"}), "all"]
     rows = [(row, *(f"{counts[row, column]:,} ({100 * counts[row, column] / total:.1f})" for column in (*shown, "all"))) for row in names]
-    return _table((head, *shown, "all"), rows)
+    return table((head, *shown, "all"), rows)
 
 
 def histograms(summary: Summary) -> str:

@@ -69,8 +69,8 @@ class ModelSource:
     def lists(self, group: int, start: int, stop: int) -> Lists:
         """Exact search in each pool."""
         asked, found = self._asked[group], []
-        for name in self._pools:
-            run, pool = asked.search(name, start, stop, self._settings.depth), asked.pools[name]
+        for name, run in zip(self._pools, asked.search(self._pools, start, stop, self._settings.depth), strict=True):
+            pool = asked.pools[name]
             rows_QK = pool.rows[run.rows_QK] if isinstance(pool, VectorView) else run.rows_QK
             found.append(Lists.ranked(rows_QK, run.scores_QK, LOCAL if name == "local" else GLOBAL))
         return merge(found)

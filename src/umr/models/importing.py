@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from umr.errors import ModelError
 from umr.models import backbone, exchange
+from umr.models.assembling import open_with_eyes
 from umr.models.checkpoint_files import is_temperature, must_be_new, read_temperature, stored_dtype, tensor_names, weight_files
 from umr.models.embedder import EmbeddingModel, RenderedEngine
 from umr.models.embedding_rows import make_room
@@ -97,23 +98,29 @@ class Imported:
     new_rows: int
 
 
-def import_checkpoint(kind: Kind, source: str | Path, out: Path) -> Imported:
+def import_checkpoint(kind: Kind, source: str | Path, out: Path, eyes: str | Path | None = None) -> Imported:
     """Turn a published checkpoint into a folder that `Embedder.load` uses exactly as its authors did.
 
     Args:
         kind: `"umarvel"`, `"lamra"` (LamRA-Ret), `"nv-embed"` or `"mm-embed"`.
         source: folder with the released files: configuration, safetensors, tokenizer and preprocessor.
         out: folder to write, which must not exist. It appears whole or not at all.
+        eyes: for `"nv-embed"`, a LLaVA-NeXT whose vision tower and projector it gets: what MM-Embed's training starts from.
 
     Raises:
         ModelError: the folder is no such checkpoint, its weights are pickled, or something is at `out`.
     """
     if kind not in get_args(Kind):
         raise ModelError(f"unknown kind of checkpoint {kind!r}; use one of {', '.join(get_args(Kind))}")
+    if eyes is not None and kind != "nv-embed":
+        raise ModelError(f"eyes have no effect on {kind}, which has its own; leave them out")
     source = Path(source)
     must_be_new(out)
     if kind in PUBLISHED:
         engine, added, new_rows = _open_qwen(kind, source)
+    elif eyes is not None:
+        opened = open_with_eyes(source, Path(eyes))
+        engine, added, new_rows = opened.engine, (), opened.new_rows
     else:
         opened = (open_nv_embed if kind == "nv-embed" else open_mm_embed)(source)
         engine, added, new_rows = opened.engine, (), opened.new_rows

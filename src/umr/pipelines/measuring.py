@@ -19,6 +19,7 @@ from umr.evaluation.charts import heat_map
 from umr.evaluation.choosing import choose_weights
 from umr.evaluation.declarations import METRICS, main_metric
 from umr.evaluation.metrics import judge
+from umr.evaluation.outputs import write_scores
 from umr.evaluation.rerank import Reranking
 from umr.evaluation.result import EvaluationResult
 from umr.evaluation.several import evaluate_each, is_text, text_average, to_json
@@ -34,7 +35,7 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
     """Evaluate as an `eval` stage says; see `umr.pipelines.stages.EvalStage`.
 
     Returns:
-        Averages in percent: of an M-BEIR tree `local`, `global`, `local hit@5`, `global hit@5`, and `modality@1` of the global pool
+        Averages in percent: of an M-BEIR tree `local`, `global`, the same with ` hit@5` and ` hit@1`, and `modality@1` of the global pool
         (a filtered or calibrated pool has its own name in place of `global`); of text-retrieval sets `text`, their mean nDCG@10.
     """
     paths = config["benchmark"] if isinstance(config["benchmark"], list) else [config["benchmark"]]
@@ -61,6 +62,8 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
     )
     named = {one.root.resolve().name: one for one in benchmarks}
     write_hits([(result, named[name]) for name, result in results.items()], out / HITS)
+    for name, result in results.items():
+        write_scores(result, out if len(results) == 1 else out / name)
     write_text(out / "result.json", to_json(results))
     scores = {} if (text := text_average(results)) is None else {"text": text}
     for result in results.values():
@@ -71,7 +74,9 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
 
 def _averages(result: EvaluationResult, out: Path) -> dict[str, float]:
     averages = result.averages
-    scores = {pool: averages[pool]["main"] for pool in averages} | {f"{pool} hit@5": averages[pool]["hit@5"] for pool in averages}
+    scores = {pool: averages[pool]["main"] for pool in averages}
+    for name in ("hit@5", "hit@1"):
+        scores |= {f"{pool} {name}": float(np.mean([one.pools[pool].metrics[name] for one in result.settings])) for pool in averages}
     if result.mixed_pool is not None:
         heat_map(result, out / MODALITIES)
         scores["modality@1"] = averages[result.mixed_pool]["modality_accuracy@1"]

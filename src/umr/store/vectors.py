@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +141,9 @@ class VectorStore:
             end = min(stop, int(self._offsets[number + 1]))
             parts.append(self._map(number)[start - self._offsets[number] : end - self._offsets[number]])
             start = end
-        return _unit(np.concatenate(parts)) if parts else np.zeros((0, self.dimension), np.float32)
+        if not parts:
+            return np.zeros((0, self.dimension), np.float32)
+        return self._unit(np.concatenate(parts), np.arange(stop - sum(map(len, parts)), stop))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Vectors:
         """The given rows in the given order, as `read` gives them: float32, shape (len(rows), dimension)."""
@@ -151,7 +152,19 @@ class VectorStore:
         for number in np.unique(numbers):
             here = numbers == number
             found[here] = self._map(int(number))[rows[here] - self._offsets[number]]
-        return _unit(found)
+        return self._unit(found, rows)
+
+    def _unit(self, stored_ND: npt.NDArray[np.float16], rows: npt.NDArray[np.int64]) -> Vectors:
+        """Stored rows at unit length, unless one of them is damaged: not finite, or zero, which has no direction."""
+        wide_ND = stored_ND.astype(np.float32)
+        length_N1 = np.linalg.norm(wide_ND, axis=1, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(length_N1) | (length_N1 == 0))
+        if len(bad):
+            row = int(rows[bad[0]])
+            path = self.path / f"{int(np.searchsorted(self._offsets, row, side='right')) - 1:05d}.npy"
+            raise StoreError(f"{path}: the vector of {self.ids[row].as_py()!r} is zero or not finite; {AGAIN}")
+        wide_ND /= length_N1
+        return wide_ND
 
     def _map(self, number: int) -> npt.NDArray[np.float16]:
         if number not in self._mapped:
@@ -164,6 +177,10 @@ class VectorStore:
                 raise StoreError(f"{path}: damaged shard, {vectors.dtype} {vectors.shape}; {AGAIN}")
             self._mapped[number] = vectors
         return self._mapped[number]
+
+    def release(self) -> None:
+        """Close the files that reading has mapped, so that their pages no longer count as memory of the process."""
+        self._mapped.clear()
 
     def append(self, ids: Sequence[str], modalities: Sequence[str], vectors_ND: Vectors) -> None:
         """Write one shard. Rows are scaled to unit length and kept as float16.
@@ -244,14 +261,10 @@ def arrow_ids(ids: Sequence[str] | pa.ChunkedArray, count: int | None = None) ->
     return pa.chunked_array(pieces, pa.string())
 
 
-def _unit(vectors_ND: npt.NDArray[np.floating[Any]]) -> Vectors:
-    wide_ND = np.asarray(vectors_ND, np.float32)
-    return np.asarray(wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True), np.float32)
-
-
 def _npy(ids: Sequence[str], vectors_ND: Vectors) -> bytes:
+    wide_ND = np.asarray(vectors_ND, np.float32)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        unit_ND = _unit(vectors_ND)
+        unit_ND = wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)
     bad = np.flatnonzero(~np.isfinite(unit_ND).all(axis=1))
     if len(bad):
         what = "zero" if np.isfinite(vectors_ND[bad[0]]).all() else "not finite"

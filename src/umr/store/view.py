@@ -72,6 +72,21 @@ class VectorView:
         """The given rows in the given order: float32, shape (len(rows), dimension)."""
         return self._gather(self._rows[rows])
 
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self.stores[0].dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the model that made the vectors."""
+        return self.stores[0].fingerprint
+
+    def release(self) -> None:
+        """Let go of what the stores hold."""
+        for store in self.stores:
+            store.release()
+
     def _gather(self, rows: npt.NDArray[np.int64]) -> Vectors:
         found = np.empty((len(rows), self.stores[0].dimension), np.float32)
         numbers = np.searchsorted(self._offsets, rows, side="right") - 1

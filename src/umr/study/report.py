@@ -20,6 +20,8 @@ from umr.study.nodes import Matrix, Node
 from umr.study.statistics import DRAWS, estimate, sign_flip
 
 Row = dict[str, Any]
+BESIDE = ("local hit@1", "modality@1", "text")
+"""Measures shown after the averages, without a test: local hit@1, the global pool's modality accuracy, nDCG@10 of text sets."""
 NOTE = (
     "Averages of the settings' main metrics in percent: mean over seeds, with the 95 % interval of the mean (Student's t). "
     f"Difference: to the baseline, seed by seed. p: paired sign-flip test over the queries of all seeds, {DRAWS:,} draws; it says whether "
@@ -64,8 +66,9 @@ def _finished(table: Table, variant: Variant, whole: Matrix) -> dict[int, Node]:
 
 def _row(table: Table, variant: Variant, runs: dict[int, Node], base: dict[int, Node]) -> Row:
     row: Row = {"variant": variant.name, "stage": variant.stage, "seeds": list(runs), "paper": variant.paper}
-    scores = {pool: {seed: _average(node, pool) for seed, node in runs.items()} for pool in POOLS}
-    for pool in POOLS:
+    measures = (*POOLS, *BESIDE)
+    scores = {pool: {seed: _average(node, pool) for seed, node in runs.items()} for pool in measures}
+    for pool in measures:
         values = [score for score in scores[pool].values() if score is not None]
         if not values:
             continue
@@ -75,7 +78,8 @@ def _row(table: Table, variant: Variant, runs: dict[int, Node], base: dict[int, 
         pairs = [(scores[pool][seed], other) for seed, other in zip(both, others, strict=True)]
         differences = [own - other for own, other in pairs if own is not None and other is not None]
         if variant.name != table.baseline and differences:
-            hits = [group for seed in both for group in differences_of_hits(runs[seed], base[seed], pool)]
+            tested = both if pool in POOLS else []
+            hits = [group for seed in tested for group in differences_of_hits(runs[seed], base[seed], pool)]
             row[f"{pool} difference"] = {**asdict(estimate(differences)), "p": sign_flip(hits) if hits else None}
     return row
 
@@ -109,12 +113,15 @@ def _cells(row: Row, metric: str) -> list[str]:
     for pool in pools:
         cells += [_measure(row.get(pool)), _measure(row.get(f"{pool} difference"), "+"), _p(row.get(f"{pool} difference"))]
         cells.append(f"{row['paper'][pool]:.1f}" if pool in row["paper"] else "")
+    for name in BESIDE:
+        cells += [_measure(row.get(name)), _measure(row.get(f"{name} difference"), "+")]
     return cells
 
 
 def _header(metric: str) -> list[str]:
     pools = (metric, *(pool for pool in POOLS if pool != metric))
-    return ["variant", "seeds", *(name for pool in pools for name in (pool, "difference", "p", f"paper, {pool}"))]
+    names = [name for pool in pools for name in (pool, "difference", "p", f"paper, {pool}")]
+    return ["variant", "seeds", *names, *(name for measure in BESIDE for name in (measure, "difference"))]
 
 
 def _measure(found: Row | None, sign: str = "") -> str:

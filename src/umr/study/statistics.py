@@ -1,4 +1,4 @@
-"""Intervals over seeds, and paired significance over queries."""
+"""Intervals over seeds and over queries, and paired significance over queries."""
 
 from __future__ import annotations
 
@@ -62,3 +62,37 @@ def sign_flip(differences: Sequence[npt.NDArray[np.floating]], draws: int = DRAW
         signs = rng.integers(0, 2, (min(_AT_A_TIME, draws - start), len(moved)), dtype=np.int8) * 2 - 1
         reached += int((np.abs(signs @ moved) >= observed - 1e-12).sum())
     return (1 + reached) / (1 + draws)
+
+
+def bootstrap(groups: Sequence[npt.NDArray[np.floating]], draws: int = DRAWS, seed: int = SEED) -> tuple[float, float]:
+    """95 % interval of an average over groups, which count alike: percentiles over resampled queries (Efron, 1979).
+
+    Each group (a setting) is drawn from with replacement, as many queries as it has. A resampled mean depends on how often each
+    distinct value is drawn alone, and these counts are multinomial: they are what is drawn.
+
+    Args:
+        groups: for each, a value for each of its queries.
+        draws: of the queries.
+        seed: of the draws; equal arguments give an equal interval.
+
+    Returns:
+        Its lower and its upper end.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.zeros(draws)
+    for group in groups:
+        values, counts = np.unique(np.asarray(group, np.float64), return_counts=True)
+        for start in range(0, draws, _AT_A_TIME):
+            drawn = rng.multinomial(len(group), counts / len(group), min(_AT_A_TIME, draws - start))
+            means[start : start + len(drawn)] += drawn @ values / len(group) / len(groups)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values of several tests, raised so that all of them together may be read at one level (Holm, 1979)."""
+    order = np.argsort(values, kind="stable")
+    raised = np.maximum.accumulate(np.asarray(values, np.float64)[order] * np.arange(len(values), 0, -1))
+    found = np.empty(len(values))
+    found[order] = np.minimum(raised, 1.0)
+    return [float(value) for value in found]
