@@ -11,7 +11,7 @@ import typer
 
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    size: Annotated[Literal["tiny", "small", "medium"], typer.Option(help="How much to write.")] = "tiny",
+    size: Annotated[Literal["mini", "tiny", "small", "medium"], typer.Option(help="How much to write.")] = "tiny",
     seed: Annotated[int, typer.Option(help="The same seed and size give the same bytes.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
 ) -> None:

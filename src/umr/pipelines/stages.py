@@ -48,7 +48,7 @@ class WorldStage(_Stage):
 
     product: ClassVar[str] = "world"
     kind: Literal["world"]
-    size: Literal["tiny", "small", "medium"] = "tiny"
+    size: Literal["mini", "tiny", "small", "medium"] = "tiny"
     seed: int = Field(0, ge=0)
 
     def config(self, folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Size: TypeAlias = Literal["tiny", "small", "medium"]
+Size: TypeAlias = Literal["mini", "tiny", "small", "medium"]
 Split: TypeAlias = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -274,11 +274,12 @@ _TINY_TRAIN = {
 }
 
 
-def _train(times: int) -> dict[str, int]:
-    return {name: times * count for name, count in _TINY_TRAIN.items()}
+def _train(times: float) -> dict[str, int]:
+    return {name: round(times * count) for name, count in _TINY_TRAIN.items()}
 
 
 SCALES: dict[str, Scale] = {
+    "mini": Scale(250, 60, 80, _train(0.5), 48, 12, 0.5, False, 3000, 6000),
     "tiny": Scale(540, 100, 150, _train(1), 48, 12, 0.5, False, 3000, 6000),
     "small": Scale(2000, 200, 300, _train(3), 96, 24, 0.15, True, 9000, 18_000),
     "medium": Scale(10_000, 500, 1000, _train(8), 240, 96, 0.02, True, 24_000, 48_000),
