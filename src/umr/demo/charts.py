@@ -24,7 +24,7 @@ def curves(content: dict[str, Any], retrievers: Logs, rerankers: Logs) -> str:
     _losses(losses, retrievers)
     losses.set(ylabel="InfoNCE", title="Loss of the retriever")
     _losses(answers, rerankers)
-    answers.set(ylabel="cross-entropy of Yes and No", title="Loss of the reranker")
+    answers.set(ylabel="answers and ranking, half each", title="Loss of the reranker")
     averages = ((stage["name"], {pool: stage[f"{pool}_average"] for pool in POOLS}) for stage in content["stages"])
     draw_averages(scores, list(averages))
     scores.set(ylabel="average hit@5, %", ylim=(0, 100))
