@@ -122,7 +122,7 @@ more: 1
     )
     found = mistakes_of(path)
     assert found[0].startswith("name: String should match")
-    assert found[1].startswith("stages.a.size: Input should be 'tiny', 'small' or 'medium'")
+    assert found[1].startswith("stages.a.size: Input should be 'mini', 'tiny', 'small' or 'medium'")
     assert found[2] == "stages.b.colour: unknown key; remove it or correct its name"
     assert found[3].startswith("stages.c: Input tag 'fly'")
     assert found[4] == "stages.d: rerank_depth has no effect without a reranker"
