@@ -8,8 +8,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import warm
 from pipeline import small_pipeline
 from pipeline.small_pipeline import products
 from umr.cli import main
@@ -256,20 +255,18 @@ def test_every_kind_of_stage_interrupted_again_and_again_ends_as_a_straight_run(
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_pipeline_killed_at_random_moments_ends_as_a_straight_run(root: Path, tmp_path: Path):
     draw, folder = random.Random(1), tmp_path / "run"
-    command = [sys.executable, "-m", "umr", "run", str(root / "pipeline.yaml"), "--out", str(folder)]
     killed = 0
     for _ in range(20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = warm.umr("run", root / "pipeline.yaml", "--out", folder, session=True)
         deadline, done = time.monotonic() + 120, set(products(folder)) if folder.exists() else set()
         while process.poll() is None and time.monotonic() < deadline and killed < 4:
             begun = [file for file in folder.glob("*/stage.started.json") if file.parent.name not in done]
             if begun:
-                time.sleep(draw.uniform(0, 2))
+                time.sleep(draw.uniform(0, 0.5))
                 break
-            time.sleep(0.02)
+            time.sleep(0.005)
         if killed < 4 and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
@@ -280,16 +277,13 @@ def test_a_pipeline_killed_at_random_moments_ends_as_a_straight_run(root: Path, 
     assert products(folder) == products(root / "run")
 
 
-@pytest.mark.slow
 def test_several_processes_run_a_pipeline_and_end_together_when_the_first_fails(root: Path, tmp_path: Path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "umr", "run"]
-    good = subprocess.run([*launch, str(root / "pipeline.yaml"), "--out", str(tmp_path / "run")], capture_output=True, timeout=300)
-    assert good.returncode == 0, good.stderr[-2000:]
+    good = warm.ranks(2, "run", root / "pipeline.yaml", "--out", tmp_path / "run")
+    assert [one.wait() for one in good] == [0, 0], [one.stderr for one in good]
     assert products(tmp_path / "run").keys() == SKIPPED.keys()
     bench = Path(shutil.copytree(root / "bench", tmp_path / "bench"))
     (bench / "query" / "test" / "mbeir_wiki_task1_test.jsonl").write_text("no JSON\n")
-    words = [str(root / "pipeline.yaml"), f"stages.after-captions.benchmark={bench}", "--out", str(tmp_path / "run")]
-    bad = subprocess.run([*launch, *words], capture_output=True, text=True, timeout=300)
-    assert bad.returncode != 0
-    assert bad.stderr.count("umr: error: ") == 1
-    assert "mbeir_wiki_task1_test.jsonl" in bad.stderr
+    bad = warm.ranks(2, "run", root / "pipeline.yaml", f"stages.after-captions.benchmark={bench}", "--out", tmp_path / "run")
+    assert all(one.wait() not in (0, None) for one in bad)
+    errors = [line for one in bad for line in one.stderr.splitlines() if line.startswith("umr: error: ")]
+    assert len(errors) == 1 and "mbeir_wiki_task1_test.jsonl" in errors[0]

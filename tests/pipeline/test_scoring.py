@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import warm
 from pipeline.training_data import write_model, write_tree
 from umr.cli import main
 from umr.data.mbeir import MBeir
@@ -30,7 +27,6 @@ from unit.bag_reranker import BagReranker
 from unit.mbeir_fixture import BagEncoder
 
 ALL = ScoreSettings(fraction=1.0, depth=12)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -148,11 +144,9 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(tree: Path, vectors: Path, 
         os.replace = counted
         score(BagEncoder(), BagReranker(), tree, Path(out), ScoreSettings(fraction=1.0, depth=12), vectors)
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"}
     for number in (3, 6, 11):
-        command = [sys.executable, "-c", textwrap.dedent(script), str(tree), str(vectors), str(tmp_path / "table"), str(number)]
-        run = subprocess.run(command, env=environment, timeout=120, stderr=subprocess.PIPE, text=True)
-        assert run.returncode == -signal.SIGKILL, run.stderr
+        killed = warm.script(script, tree, vectors, tmp_path / "table", str(number))
+        assert killed.wait() == -signal.SIGKILL, killed.stderr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fill, "LISTS_A_SHARD", 5)
         patch.setattr(fill, "PAIRS_PER_CALL", 40)

@@ -23,6 +23,8 @@ from umr.evaluation.outputs import write_scores
 from umr.evaluation.rerank import Reranking
 from umr.evaluation.result import EvaluationResult
 from umr.evaluation.several import evaluate_each, is_text, text_average, to_json
+from umr.evaluation.suites import SuiteReranking, evaluate_suite, open_suite
+from umr.evaluation.suites.result import to_json as suites_json
 from umr.evaluation.weights import Weights
 from umr.files import write_bytes, write_text
 from umr.models.embedder import Embedder
@@ -39,7 +41,8 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         (a filtered or calibrated pool has its own name in place of `global`); of text-retrieval sets `text`, their mean nDCG@10.
     """
     paths = config["benchmark"] if isinstance(config["benchmark"], list) else [config["benchmark"]]
-    benchmarks, depth = [open_benchmark(Path(path), config["on_error"]) for path in paths], config["depth"]
+    own, depth = config["own_positives"], config["depth"]
+    benchmarks = [open_benchmark(Path(path), config["on_error"], own_positives=own) for path in paths]
     if sum(not one.one_pool for one in benchmarks) > 1:
         raise RecipeError("benchmark: one M-BEIR tree and any text-retrieval sets make one report; give further trees their own stage")
     rerank = None
@@ -59,6 +62,7 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         rerank=rerank,
         modality_filter=config["modality_filter"],
         calibration=Calibration.load(Path(config["calibration"])) if config["calibration"] is not None else None,
+        memory=config["memory"],
     )
     named = {one.root.resolve().name: one for one in benchmarks}
     write_hits([(result, named[name]) for name, result in results.items()], out / HITS)
@@ -95,9 +99,30 @@ def choose(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         work_dir=vectors,
         tasks=config["tasks"],
         instruction=config["instruction"],
+        memory=config["memory"],
     )
     weights.save(out / "weights.json")
     return {"default": weights.default, **weights.weights}
+
+
+def measure_suites(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
+    """Measure on zero-shot suites as a `suites` stage says; see `umr.pipelines.stages.SuitesStage`.
+
+    Returns:
+        Of each suite's averages, or of its tasks where it has none, the metric that published tables show, in percent.
+    """
+    opened = [
+        open_suite(name, Path(folder)) for name, folder in config["suites"].items()
+    ]  # before the model: what is missing shows at once
+    rerank = None if config["reranker"] is None else SuiteReranking(_reranker(config), config["rerank_depth"], config["weight"])
+    embedder = _embedder(config)
+    results = [evaluate_suite(embedder, suite, None, vectors, config["on_error"], None, rerank) for suite in opened]
+    write_text(out / "result.json", suites_json(results))
+    scores: dict[str, float] = {}
+    for result in results:
+        means = result.means or {task.task: task.metrics for task in result.tasks}
+        scores |= {f"{result.suite} {name} {result.main}": one[result.main] for name, one in means.items() if result.main in one}
+    return scores
 
 
 def calibrated(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
@@ -119,7 +144,7 @@ def _embedder(config: dict[str, Any]) -> Embedder:
 
 
 def _reranker(config: dict[str, Any]) -> Reranker:
-    return Reranker.load(config["reranker"], template=config["prompts"], dtype=config["dtype"], batch_tokens=config["batch_tokens"])
+    return Reranker.load(config["reranker"], template=config.get("prompts"), dtype=config["dtype"], batch_tokens=config["batch_tokens"])
 
 
 def write_hits(results: Sequence[tuple[EvaluationResult, Benchmark]], path: Path) -> None:

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from umr.data.text_retrieval import CORPUS, QUERIES, TextRetrieval
-from umr.pipelines.fingerprints import of_source
+from umr.errors import DataError
+from umr.pipelines.fingerprints import MISSING, of_source
 from umr.pipelines.references import references
 from umr.rendering.pair_template import PROMPTS_SUFFIXES, ZERO_SHOT
 
-Role = Literal["model", "benchmark", "file"]
+if TYPE_CHECKING:
+    from umr.evaluation.suites.task import Suite
+
+Role = Literal["model", "benchmark", "suite", "file"]
 _ROLES: dict[str, Role] = {
     "model": "model",
     "reranker": "model",
@@ -66,7 +70,9 @@ class Need:
 
     def fingerprint(self) -> str:
         """Of what is there; a model of the hub is known by its name."""
-        return f"hub:{self.value}" if self.path is None else of_source(self.path)
+        if self.path is None:
+            return f"hub:{self.value}"
+        return _of_suite(self) if self.role == "suite" else of_source(self.path)
 
 
 def is_hub_id(value: str) -> bool:
@@ -84,7 +90,24 @@ def needs_of(kind: str, config: dict[str, Any]) -> tuple[Need, ...]:
     names = config.get("tasks") or (None if split == "train" else settings.get("settings"))
     pools = ("global",) if kind == "calibrate" else tuple(config.get("pools") or ("local", "global"))
     used = ((split,), None if names is None else tuple(names), pools, config.get("on_error") == "skip")
-    return tuple(Need(key, value, role, *used) if role == "benchmark" else Need(key, value, role) for key, value, role in _texts(config))
+    found = [Need(key, value, role, *used) if role == "benchmark" else Need(key, value, role) for key, value, role in _texts(config)]
+    return (*found, *(Need(f"suites.{name}", folder, "suite") for name, folder in (config.get("suites") or {}).items()))
+
+
+def _of_suite(need: Need) -> str:
+    """Of its annotations, and not of the many images that they name."""
+    from umr.data.fingerprint import fingerprint
+
+    if not Path(need.value).exists():
+        return MISSING
+    suite = _open_suite(need)
+    return fingerprint(suite.files, suite.root)
+
+
+def _open_suite(need: Need) -> Suite:
+    from umr.evaluation.suites import open_suite
+
+    return open_suite(need.key.removeprefix("suites."), Path(need.value))
 
 
 def _of_recipe(recipe: dict[str, Any]) -> Iterator[Need]:
@@ -142,8 +165,16 @@ def _missing(need: Need, sources: Mapping[str, str]) -> list[str]:
     if need.role == "model":
         fine = (path / "config.json").is_file() or (path / "adapter_config.json").is_file() or (path / "modules.json").is_file()
         return [] if fine else [f"{path}: neither a model folder nor a hub id such as owner/name{comes}"]
+    if need.role in ("file", "suite") and not path.exists():
+        return [f"{path}: does not exist{comes}"]
     if need.role == "file":
-        return [] if path.exists() else [f"{path}: does not exist{comes}"]
+        return []
+    if need.role == "suite":
+        try:
+            _open_suite(need)
+        except DataError as error:
+            return [f"{error}{comes}"]
+        return []
     return [f"{file}: {what}{comes}" for file, what in _missing_of_benchmark(path, need)]
 
 

@@ -10,40 +10,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from umr.pipelines import recipes
-from umr.pipelines.fingerprints import of_product
-
-Metrics = dict[str, Any]
-Pools = Annotated[list[Literal["local", "global"]], Field(min_length=1)]
-Dtype = Literal["float32", "bfloat16"]
-BatchTokens = Annotated[int | None, Field(ge=1)]
+from umr.pipelines.measuring_stages import CalibrateStage, EvalStage, FuseStage, SuitesStage
+from umr.pipelines.stage_keys import BatchTokens, Dtype, Metrics, StageKeys
 
 
-class _Stage(BaseModel):
-    """Keys that all stages have. `product` is the name, inside the stage's folder, of what `${name}` stands for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    product: ClassVar[str]
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-
-    def config(self, folder: Path) -> dict[str, Any]:
-        """Everything that decides what the stage does, defaults included.
-
-        Args:
-            folder: of the pipeline file, which paths of recipes are relative to.
-        """
-        return self.model_dump(mode="json", exclude={"name", "kind"})
-
-    @staticmethod
-    def fingerprint(product: Path) -> str:
-        """Of what was made: equal products have equal ones."""
-        return of_product(product)
-
-
-class WorldStage(_Stage):
+class WorldStage(StageKeys):
     """Make a World."""
 
     product: ClassVar[str] = "world"
@@ -66,7 +40,7 @@ class WorldStage(_Stage):
         return {"queries": made.queries, "candidates": made.candidates, "captions": made.captions, "text pairs": made.text_pairs}
 
 
-class InitStage(_Stage):
+class InitStage(StageKeys):
     """Make a checkpoint with random weights."""
 
     product: ClassVar[str] = "model"
@@ -93,7 +67,7 @@ class InitStage(_Stage):
         return {}
 
 
-class TrainStage(_Stage):
+class TrainStage(StageKeys):
     """Run a recipe, of an embedding model or of a reranker."""
 
     product: ClassVar[str] = "model"
@@ -118,62 +92,7 @@ class TrainStage(_Stage):
         return {key: record[key] for key in ("final_loss", "temperature", "steps", "queries_per_second") if key in record}
 
 
-class EvalStage(_Stage):
-    """Measure a model, with or without a reranker on top."""
-
-    product: ClassVar[str] = "result.json"
-    kind: Literal["eval"]
-    model: str
-    benchmark: str | Annotated[list[str], Field(min_length=1)]
-    """An M-BEIR tree, a text-retrieval set, or a list of one tree and any sets, which make one report."""
-    pools: Pools = ["local", "global"]
-    tasks: list[str] | None = None
-    split: Literal["val", "test"] = "test"
-    instruction: Literal["first", "seeded", "none"] = "first"
-    depth: int = Field(50, ge=10)
-    on_error: Literal["fail", "skip"] = "fail"
-    dtype: Dtype = "float32"
-    batch_tokens: BatchTokens = None
-    reranker: str | None = None
-    prompts: str | None = None
-    """Ask the reranker by this prompts file, or `zero-shot`; its own template when null."""
-    rerank_depth: int = Field(50, ge=1)
-    weight: float = Field(1.0, ge=0)
-    """Of P(Yes) beside the cosine, for every setting."""
-    weights: str | None = None
-    """A file of weights by setting, as a `fuse` stage writes it, in place of `weight`."""
-    weights_of_another_model: bool = False
-    """Take them although they were chosen for another model, such as a student's teacher."""
-    modality_filter: bool = False
-    """Of the global pool, rank only candidates of the modality that a task looks for."""
-    calibration: str | None = None
-    """A file of offsets by modality for the global pool, as a `calibrate` stage writes it."""
-
-    @model_validator(mode="after")
-    def _check(self) -> EvalStage:
-        if self.weights_of_another_model and self.weights is None:
-            raise ValueError("weights_of_another_model has no effect without weights")
-        keys = ("prompts", "rerank_depth", "weight", "weights")
-        if idle := [key for key in keys if key in self.model_fields_set and self.reranker is None]:
-            raise ValueError(f"{idle[0]} has no effect without a reranker")
-        if self.weights is not None and "weight" in self.model_fields_set:
-            raise ValueError("weight and weights say the same thing; give one of them")
-        mixed = [key for key in ("modality_filter", "calibration") if getattr(self, key)]
-        if mixed and "global" not in self.pools:
-            raise ValueError(f"{mixed[0]} has no effect without the global pool")
-        if len(mixed) > 1:
-            raise ValueError("calibration has no effect with modality_filter, which ranks one modality alone")
-        return self
-
-    @staticmethod
-    def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
-        """Write `result.json`, `hits.parquet` with a row for each query and pool, and `modality.png` for the global pool."""
-        from umr.pipelines.measuring import measure
-
-        return measure(config, out, vectors)
-
-
-class MineStage(_Stage):
+class MineStage(StageKeys):
     """Find hard negatives. All further keys are those of `umr.mining.settings.MineSettings`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -211,7 +130,7 @@ class MineStage(_Stage):
         return NegativeTable(product).fingerprint
 
 
-class ScoreStage(_Stage):
+class ScoreStage(StageKeys):
     """Score recalled lists by a teacher. All further keys are those of `umr.mining.scoring.ScoreSettings`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -246,58 +165,7 @@ class ScoreStage(_Stage):
         return ScoreTable(product).fingerprint
 
 
-class FuseStage(_Stage):
-    """Choose the weight of the reranker for each setting, on validation queries."""
-
-    product: ClassVar[str] = "weights.json"
-    kind: Literal["fuse"]
-    model: str
-    reranker: str
-    prompts: str | None = None
-    benchmark: str
-    split: Literal["val", "train"] = "val"
-    depth: int = Field(50, ge=1)
-    pools: Pools = ["local", "global"]
-    tasks: list[str] | None = None
-    instruction: Literal["first", "seeded", "none"] = "first"
-    on_error: Literal["fail", "skip"] = "fail"
-    dtype: Dtype = "float32"
-    batch_tokens: BatchTokens = None
-
-    @staticmethod
-    def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
-        """Write `weights.json`."""
-        from umr.pipelines.measuring import choose
-
-        return choose(config, out, vectors)
-
-
-class CalibrateStage(_Stage):
-    """Choose what is added to the scores of each modality in the global pool, on validation queries."""
-
-    product: ClassVar[str] = "calibration.json"
-    kind: Literal["calibrate"]
-    model: str
-    benchmark: str
-    tasks: list[str] | None = None
-    instruction: Literal["first", "seeded", "none"] = "first"
-    on_error: Literal["fail", "skip"] = "fail"
-    dtype: Dtype = "float32"
-    batch_tokens: BatchTokens = None
-
-    def config(self, folder: Path) -> dict[str, Any]:
-        """Its keys, and the split, which is always that of validation."""
-        return {**super().config(folder), "split": "val"}
-
-    @staticmethod
-    def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
-        """Write `calibration.json`."""
-        from umr.pipelines.measuring import calibrated
-
-        return calibrated(config, out, vectors)
-
-
-class MergeStage(_Stage):
+class MergeStage(StageKeys):
     """Put an adapter's weights into its base model."""
 
     product: ClassVar[str] = "model"
@@ -316,7 +184,7 @@ class MergeStage(_Stage):
 
 
 Stage = Annotated[
-    WorldStage | InitStage | TrainStage | EvalStage | MineStage | ScoreStage | FuseStage | CalibrateStage | MergeStage,
+    WorldStage | InitStage | TrainStage | EvalStage | MineStage | ScoreStage | FuseStage | CalibrateStage | SuitesStage | MergeStage,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Any]] = {
@@ -328,7 +196,8 @@ KINDS: dict[str, type[Any]] = {
     "score": ScoreStage,
     "fuse": FuseStage,
     "calibrate": CalibrateStage,
+    "suites": SuitesStage,
     "merge": MergeStage,
 }
-EMBEDS = ("eval", "mine", "score", "fuse", "calibrate")
+EMBEDS = ("eval", "mine", "score", "fuse", "calibrate", "suites")
 """Kinds that write vectors of their model."""

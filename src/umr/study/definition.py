@@ -24,6 +24,8 @@ class _Table(BaseModel):
     paper: str | None = None
     stage: str
     stages: list[str] = Field(default_factory=list)
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """To the pipeline, in every variant; a variant's own come after them."""
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     baseline: str
     paper_local: dict[str, float] = Field(default_factory=dict)
@@ -131,10 +133,13 @@ def _table(one: _Table, seeds: list[int], base: dict[str, Any], file: Path, wher
     variants = []
     if one.baseline not in one.variants:
         mistakes.append(f"{where}.baseline: {one.baseline!r} is none of the variants {', '.join(one.variants)}")
+    if STAGE in one.changes:
+        mistakes.append(f"{where}.changes.{STAGE}: has no effect on all variants; give the table's stage")
     for key in ("paper_local", "paper_global"):
         mistakes += [f"{where}.{key}: there is no variant {name!r}" for name in getattr(one, key) if name not in one.variants]
-    for name, changes in one.variants.items():
-        stage = str(changes.get(STAGE, one.stage))
+    for name, own in one.variants.items():
+        changes = {**one.changes, **own}
+        stage = str(own.get(STAGE, one.stage))
         rest = {key: value for key, value in changes.items() if key != STAGE}
         try:
             pipelines = {seed: build(copy.deepcopy(base), file, {**rest, SEED: seed}) for seed in seeds}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from umr.pipelines.pipeline import Mistakes
 from umr.pipelines.plan import decide
 from umr.pipelines.processes import alone_in
 from umr.pipelines.runner import begin, finish, work
+from umr.processes import end_with_parent
 from umr.progress import quiet
 from umr.study import report
 from umr.study.definition import Study
@@ -151,15 +151,7 @@ def _prepare() -> None:
     # An interruption of the terminal reaches every process: the study's own ends these, which resume from what is on disk. Ended by
     # themselves, they could be missed before the interruption is noticed, as a broken pool.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_study, daemon=True).start()
-
-
-def _end_with_the_study() -> None:
-    """A study that is killed can end nobody: its stages would go on, beside those of the study that is started next."""
-    study = multiprocessing.parent_process()
-    if study is not None:
-        study.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _attempt(node: Node) -> str | None:

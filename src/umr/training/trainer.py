@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from umr.errors import UmrError
 from umr.files import write_text
 from umr.losses.gathered import barrier, world_size
+from umr.processes import end_with_parent
 from umr.training.batches import StepDataset, identity
 from umr.training.objectives import Objective
 from umr.training.recipe_sections import TrainingSection
@@ -60,6 +61,7 @@ class StageTrainer(Trainer):
             num_workers=workers,
             prefetch_factor=1 if workers else None,  # of each worker, and one is a whole step: a gigabyte of pixels at full size
             persistent_workers=False,
+            worker_init_fn=_begin if workers else None,
         )
 
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -149,3 +151,7 @@ def _sum_gradients(module: torch.nn.Module) -> None:
         assert parameter.grad is not None
         parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
         start += parameter.numel()
+
+
+def _begin(worker: int) -> None:
+    end_with_parent()
