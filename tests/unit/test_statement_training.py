@@ -23,6 +23,7 @@ from umr.rendering.prompts import chat_frame
 from umr.training import learners
 from umr.training import recipe as recipes
 from umr.training.run import train
+from umr.training.statements import StatementSource
 
 PROMPTS = {
     "answers": ["Yes", "No"],
@@ -92,7 +93,7 @@ def test_the_loss_is_the_next_tokens_over_the_whole_vocabulary(folder: Path):
         target = processor.tokenizer.convert_tokens_to_ids("Yes" if one.answer else "No")
         expected += float(F.cross_entropy(logits_V[None], torch.tensor([target]))) / 4
     made = learner(folder)
-    loss = made.objective.backward(made.module, made.objective.build(STATEMENTS), nullcontext)
+    loss = made.objective.backward(made.module, made.objective.build([[one] for one in STATEMENTS]), nullcontext)
     assert float(loss) == pytest.approx(expected, abs=1e-5)
     assert expected > 2  # not the cross-entropy of two answers
 
@@ -100,13 +101,40 @@ def test_the_loss_is_the_next_tokens_over_the_whole_vocabulary(folder: Path):
 def test_chunks_and_shares_add_up_to_the_same_gradient(folder: Path):
     def gradient(made: Any, shares: list[list[Statement]]) -> torch.Tensor:
         for share in shares:
-            made.objective.backward(made.module, made.objective.build(share), nullcontext)
+            made.objective.backward(made.module, made.objective.build([[one] for one in share]), nullcontext)
         return torch.cat([parameter.grad.flatten() for parameter in made.module.parameters() if parameter.grad is not None])
 
     whole = gradient(learner(folder, chunk_tokens=10_000), [STATEMENTS])
     assert torch.allclose(gradient(learner(folder, chunk_tokens=1), [STATEMENTS]), whole, atol=2e-5)
     assert torch.allclose(gradient(learner(folder), [STATEMENTS[::2], STATEMENTS[1::2]]), whole, atol=2e-5)
     assert whole.abs().max() > 1e-3
+
+
+def test_statements_of_a_group_compete(folder: Path):
+    """Against plain sums over the logits: a pair, a row on its own, and a group with two right answers, which has no first."""
+    groups = [[STATEMENTS[0], STATEMENTS[1]], [STATEMENTS[2]], [STATEMENTS[0], STATEMENTS[2], STATEMENTS[3]]]
+    made = learners.load(recipes.parse({**tree(folder), "loss": {"kind": "generative", "ranking": 0.4}}, "recipe"))
+    batch = made.objective.build(groups)
+    assert batch.groups == [[0, 1], [2], [3], [4], [5]]
+    with torch.no_grad():
+        logits_RV = made.module(batch.rows, True).double()
+    yes, no = made.objective.yes_id, made.objective.no_id
+    odds_R = logits_RV[:, yes] - logits_RV[:, no]
+    answers = -logits_RV.log_softmax(1)[range(6), [yes, no, yes, yes, yes, no]]
+    expected = 0.6 * float(answers[:2].mean() + answers[2] + answers[3:].mean()) + 0.4 * float(F.softplus(odds_R[1] - odds_R[0]))
+    for tokens in (10_000, 1):
+        made.objective.training = made.objective.training.model_copy(update={"chunk_tokens": tokens})
+        loss = made.objective.backward(made.module, batch, nullcontext)
+        assert float(loss) * 4 == pytest.approx(expected, abs=1e-4)
+
+
+def test_groups_are_read_from_the_file(tmp_path: Path):
+    rows = [("a", "x", False), ("b", "x", True), ("c", "", True), ("d", "", False), ("e", "y", True)]
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"id": id, "group": group, "parts": [{"text": id}], "answer": answer}) for id, group, answer in rows]
+    path.write_text("\n".join(lines))
+    source = StatementSource("statements", Statements(path, tmp_path))
+    assert [[one.message.id for one in source.example(index, 0)] for index in range(len(source))] == [["b", "a"], ["c"], ["d"], ["e"]]
 
 
 def test_a_trained_model_answers_and_reranks(folder: Path, tmp_path: Path):

@@ -74,6 +74,10 @@ def texts_of(row: dict[str, Any]) -> list[str]:
     return lines[:-1]
 
 
+def row_question(row: dict[str, Any]) -> str:
+    return str(next(part["text"] for part in reversed(row["parts"]) if "text" in part)).split("\n")[-1]
+
+
 def images_of(row: dict[str, Any]) -> list[str]:
     return [part["image"] for part in row["parts"] if "image" in part]
 
@@ -135,6 +139,17 @@ def test_half_are_true_and_the_others_near_and_easy(rows: Any):
             for answer, miss, times in ((True, None, 2), (False, "near", 1), (False, "easy", 1))
         }
         assert len({row["id"] for row in rows[split]}) == len(rows[split])
+
+
+def test_a_right_and_a_wrong_statement_are_about_one_subject(rows: Any):
+    for split in SPLITS:
+        for right, wrong in zip(rows[split][::2], rows[split][1::2], strict=True):
+            assert right["group"] == wrong["group"] and (right["answer"], wrong["answer"]) == (True, False)
+            assert right["parts"] != wrong["parts"] and len(right["parts"]) == len(wrong["parts"])
+            first, other = (images_of(row) or [texts_of(row)[0]] for row in (right, wrong))
+            assert first[0] == other[0]
+            assert row_question(right) == row_question(wrong)
+        assert len({row["group"] for row in rows[split]}) == len(rows[split]) / 2
 
 
 def test_a_split_shows_its_own_pictures(rows: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,18 +21,21 @@ class Statement:
         answer: whether it is answered by yes.
         kind: what sort of question it is; `""` when the file does not say.
         miss: how far from the truth a wrong statement is, such as `"near"` or `"easy"`; `""` when the file does not say.
+        group: rows of one group say right and wrong things of one subject; `""` for a row on its own.
     """
 
     message: Item
     answer: bool
     kind: str = ""
     miss: str = ""
+    group: str = ""
 
 
 class Statements:
     """Random access to the rows of a JSON-lines file.
 
-    A row is `{"id": ..., "parts": [{"image": path} or {"text": ...}, ...], "answer": true or false}`, with `kind` and `miss` where known.
+    A row is `{"id": ..., "parts": [{"image": path} or {"text": ...}, ...], "answer": true or false}`, with `kind`, `miss` and `group`
+    where known. Rows of one group stand together.
 
     Args:
         path: the file.
@@ -53,7 +57,18 @@ class Statements:
             raise IndexError(f"row {row} of {len(self)} in {self.path}")
         record = self._index.at(row)
         parts: list[Part] = [Image(self.images / part["image"]) if "image" in part else Text(part["text"]) for part in record["parts"]]
-        return Statement(Item(tuple(parts), record["id"]), record["answer"], record.get("kind", ""), record.get("miss", ""))
+        more = (record.get(key, "") for key in ("kind", "miss", "group"))
+        return Statement(Item(tuple(parts), record["id"]), record["answer"], *more)
+
+    def groups(self) -> list[range]:
+        """Rows of each group, in the order of the file; a row without a group is one of its own."""
+        starts, before = [], ""
+        for row in range(len(self)):
+            group = self._index.at(row).get("group", "")
+            if not group or group != before:
+                starts.append(row)
+            before = group
+        return [range(start, stop) for start, stop in pairwise([*starts, len(self)])]
 
     def check(self) -> None:
         """Raise `DataError` when the images of the first row are not there: then the folder is the wrong one."""
@@ -67,8 +82,8 @@ def statement_fault(record: Record) -> Fault | None:
     what = _wrong_parts(record.get("parts"))
     if what is None and not isinstance(record.get("answer"), bool):
         what = "answer must be true or false"
-    if what is None and not all(isinstance(record.get(key, ""), str) for key in ("kind", "miss")):
-        what = "kind and miss must be strings"
+    if what is None and not all(isinstance(record.get(key, ""), str) for key in ("kind", "miss", "group")):
+        what = "kind, miss and group must be strings"
     return None if what is None else ("malformed", what)
 
 

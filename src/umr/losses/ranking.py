@@ -30,3 +30,11 @@ def ranking_loss(odds_R: torch.Tensor, query_R: torch.Tensor) -> torch.Tensor:
     index_QK = (first_Q[:, None] + place_K).clamp(max=len(odds_R) - 1)
     odds_QK = odds_R[index_QK].masked_fill(place_K >= size_Q[:, None], float("-inf"))
     return -odds_QK.log_softmax(1)[:, 0].sum()
+
+
+def groups_of(query_R: torch.Tensor) -> list[list[int]]:
+    """Places of rows by query, as `ranking_loss` takes them; a row of no query is a group of its own."""
+    found: dict[int, list[int]] = {}
+    for row, query in enumerate(query_R.tolist()):
+        found.setdefault(query if query >= 0 else -1 - row, []).append(row)
+    return list(found.values())

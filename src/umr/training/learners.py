@@ -127,7 +127,7 @@ class RerankerLearner:
         if isinstance(loss, RerankSection):
             self.objective = Reranking(engine.renderer, loss, recipe.training)
         else:
-            self.objective = _answering(engine, Path(recipe.model.template or ""), recipe.training)
+            self.objective = _answering(engine, Path(recipe.model.template or ""), loss, recipe.training)
 
     def temperature(self) -> float | None:
         """None: probabilities come from the logits as they are."""
@@ -141,7 +141,7 @@ class RerankerLearner:
         return self._reranker.fingerprint, reasons
 
 
-def _answering(engine: RerankEngine, file: Path, training: TrainingSection) -> Answering:
+def _answering(engine: RerankEngine, file: Path, loss: GenerativeSection, training: TrainingSection) -> Answering:
     """Train on messages in the frame of a prompts file, which is what the model's chat template says from then on."""
     prompts, tokenizer = Prompts.load(file), engine.renderer.tokenizer
     template = message_template(prompts.frame_for(engine.processor, file))
@@ -149,7 +149,7 @@ def _answering(engine: RerankEngine, file: Path, training: TrainingSection) -> A
         engine.processor.chat_template = jinja(template, writes_timestamps(engine), image_text(engine))
     renderer = Renderer(template, tokenizer, engine.renderer.vision, engine.model.settings.max_tokens, "last")
     yes, no = engine.model.answer_ids[:2]
-    return Answering(renderer, yes, no, training)
+    return Answering(renderer, yes, no, loss, training)
 
 
 def _given(section: ModelSection) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from umr.models.embedder import EmbeddingModel
 from umr.rendering.renderer import Rendered, Renderer
 from umr.training import batches, gradient_cache, lists, questions, statements
 from umr.training.examples import Example, ListExample
-from umr.training.recipe_sections import InfoNceSection, RerankSection, TrainingSection
+from umr.training.recipe_sections import GenerativeSection, InfoNceSection, RerankSection, TrainingSection
 
 if TYPE_CHECKING:
     from umr.data.statements import Statement
@@ -164,19 +164,20 @@ class Reranking:
 
 
 class Answering:
-    """Cross-entropy of the next token over the whole vocabulary, at the place of the answer.
+    """Cross-entropy of the next token over the whole vocabulary, at the place of the answer, and between the statements of a group.
 
     Args:
         renderer: of messages, for the model in training.
         yes_id: token of the answer yes.
         no_id: token of the answer no.
+        loss: share of the ranking loss.
         training: memory settings, and the size of the global batch.
     """
 
-    def __init__(self, renderer: Renderer, yes_id: int, no_id: int, training: TrainingSection) -> None:
-        self.renderer, self.yes_id, self.no_id, self.training = renderer, yes_id, no_id, training
+    def __init__(self, renderer: Renderer, yes_id: int, no_id: int, loss: GenerativeSection, training: TrainingSection) -> None:
+        self.renderer, self.yes_id, self.no_id, self.loss, self.training = renderer, yes_id, no_id, loss, training
 
-    def build(self, examples: Sequence[Statement]) -> statements.StatementBatch:
+    def build(self, examples: Sequence[Sequence[Statement]]) -> statements.StatementBatch:
         """See `umr.training.statements.build`."""
         return statements.build(examples, self.renderer, self.yes_id, self.no_id)
 
@@ -184,9 +185,14 @@ class Answering:
         """One step, chunk by chunk."""
 
         def loss(logits_RV: torch.Tensor, places_R: torch.Tensor) -> torch.Tensor:
-            return F.cross_entropy(logits_RV, batch.next_R[places_R].to(logits_RV.device), reduction="sum")
+            next_R, weight_R, query_R = (one[places_R].to(logits_RV.device) for one in (batch.next_R, batch.weight_R, batch.query_R))
+            answers = (F.cross_entropy(logits_RV, next_R, reduction="none") * weight_R).sum()
+            if not self.loss.ranking:
+                return answers
+            odds_R = logits_RV[:, self.yes_id] - logits_RV[:, self.no_id]
+            return (1 - self.loss.ranking) * answers + self.loss.ranking * ranking_loss(odds_R, query_R)
 
-        chunks = _chunks(batch.rows, self.training)
+        chunks = _chunks_of_groups(batch, self.training) if self.loss.ranking else _chunks(batch.rows, self.training)
         return _answer_backward(module, batch.rows, chunks, self.training, precision, loss, vocabulary=True)
 
 
@@ -215,7 +221,7 @@ def _chunks(rows: Sequence[Rendered], training: TrainingSection) -> list[list[in
     return pack([len(row.token_ids_L) for row in rows], training.chunk_tokens, [row.patches // 4 for row in rows])
 
 
-def _chunks_of_groups(batch: questions.QuestionBatch, training: TrainingSection) -> list[list[int]]:
+def _chunks_of_groups(batch: questions.QuestionBatch | statements.StatementBatch, training: TrainingSection) -> list[list[int]]:
     """Chunks that hold all rows of a query or none, about as many tokens each as those of `_chunks`."""
     groups = batch.groups
     tokens = [len(group) * max(len(batch.rows[row].token_ids_L) for row in group) for group in groups]

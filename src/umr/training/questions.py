@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from umr.losses.answers import Questions
+from umr.losses.ranking import groups_of
 from umr.rendering.pairs import Pair, PairRenderer
 from umr.rendering.renderer import Rendered
 from umr.training.examples import Example, draw
@@ -35,10 +36,7 @@ class QuestionBatch:
     @property
     def groups(self) -> list[list[int]]:
         """Rows by query; a choice among several is a group of its own."""
-        found: dict[int, list[int]] = {}
-        for row, query in enumerate(self.query_R.tolist()):
-            found.setdefault(query if query >= 0 else -1 - row, []).append(row)
-        return list(found.values())
+        return groups_of(self.query_R)
 
 
 def build(examples: Sequence[Example], renderer: PairRenderer, loss: RerankSection, seed: int) -> QuestionBatch:

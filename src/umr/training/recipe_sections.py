@@ -210,6 +210,8 @@ class GenerativeSection(Section):
     """A language model's cross-entropy over its whole vocabulary, at the place where a statement is answered."""
 
     kind: Literal["generative"]
+    ranking: float = Field(0.0, ge=0, lt=1)
+    """Share of a ranking loss between the statements of a group (`umr.losses.ranking`), of which their cross-entropies have the rest."""
 
 
 LossSection = Annotated[InfoNceSection | DistillationSection | RerankSection | GenerativeSection, Field(discriminator="kind")]

@@ -26,7 +26,7 @@ from umr.data.world.unlabelled import count_unlabelled, plan_unlabelled
 from umr.data.world.writer import write_media, write_texts
 from umr.errors import DataError
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same seed would give other bytes."""
 
 _PLANS = (plan_scenes, plan_catalog, plan_facts, plan_news, plan_twins, plan_field, plan_edits, plan_moves, plan_clips)

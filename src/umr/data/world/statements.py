@@ -1,8 +1,8 @@
 """Statements: questions about pictures and texts of World that are answered by yes or no, for generative training.
 
-A row is one message, parts in their order, and its answer. Half of the answers are yes. Half of the others are near misses, one
-thing away from the truth, and half are easy ones, about something else: a model from scratch that sees near misses alone
-does not start to learn (docs/decisions.md).
+A row is one message, parts in their order, and its answer. Rows come in pairs, a right and a wrong statement about the same subject.
+Half of the wrong ones are near misses, one thing away from the truth, and half are easy ones, about something else: a model from
+scratch that sees near misses alone does not start to learn (docs/decisions.md).
 
 | kind | parts | asks |
 |---|---|---|
@@ -77,42 +77,49 @@ class _Asker:
         self.changes = [((before, scene_of[before]), text, scene_of[after], after) for before, text, after in _changes(world, split)]
 
     def rows(self, count: int) -> list[Record]:
-        makers: dict[str, Callable[[str], _Parts]] = {
+        makers: dict[str, Callable[[str], tuple[_Parts, _Parts]]] = {
             "describes": self._describes,
             "same": self._same,
             "change": self._change,
             "texts": self._texts,
         }
         rows: list[Record] = []
-        for index in range(count):
-            miss = "" if index % 2 == 0 else "near" if index % 4 == 1 else "easy"
+        for pair in range(count // 2):
+            miss = "near" if pair % 2 == 0 else "easy"
             for kind, make in makers.items():
-                row: Record = {"id": f"{self.split}:{kind}:{index}", "kind": kind, "parts": make(miss), "answer": not miss}
-                rows.append(row | ({"miss": miss} if miss else {}))
+                right, wrong = make(miss)
+                about = {"kind": kind, "group": f"{kind}:{pair}"}
+                rows.append({"id": f"{self.split}:{kind}:{2 * pair}", **about, "parts": right, "answer": True})
+                rows.append({"id": f"{self.split}:{kind}:{2 * pair + 1}", **about, "parts": wrong, "answer": False, "miss": miss})
         return rows
 
-    def _describes(self, miss: str) -> _Parts:
+    def _describes(self, miss: str) -> tuple[_Parts, _Parts]:
         path, scene = self.stream.pick(self.all)
-        return [{"image": path}, {"text": f"{self._said(scene, miss)}\n{self._question('describes')}"}]
+        question = self._question("describes")
+        right, wrong = (f"{self._said(scene, how)}\n{question}" for how in ("", miss))
+        return [{"image": path}, {"text": right}], [{"image": path}, {"text": wrong}]
 
-    def _same(self, miss: str) -> _Parts:
+    def _same(self, miss: str) -> tuple[_Parts, _Parts]:
         scene, paths = self.stream.pick(self.twins)
         first, second = self.stream.sample(paths, 2)
-        if miss:
-            second = self._other("twins", [scene], scene, miss)
-        return [{"image": first}, {"image": second}, {"text": self._question("same")}]
+        other, question = self._other("twins", [scene], scene, miss), {"text": self._question("same")}
+        return [{"image": first}, {"image": second}, question], [{"image": first}, {"image": other}, question]
 
-    def _change(self, miss: str) -> _Parts:
+    def _change(self, miss: str) -> tuple[_Parts, _Parts]:
         (before, given), text, wanted, after = self.stream.pick(self.changes)
-        if miss:
-            after = self._other(before.split("/")[1].removesuffix("_images"), [wanted, given], wanted, miss)
-        return [{"image": before}, {"text": text}, {"image": after}, {"text": self._question("change")}]
+        other = self._other(before.split("/")[1].removesuffix("_images"), [wanted, given], wanted, miss)
+        asked, question = [{"image": before}, {"text": text}], {"text": self._question("change")}
+        return [*asked, {"image": after}, question], [*asked, {"image": other}, question]
 
-    def _texts(self, miss: str) -> _Parts:
+    def _texts(self, miss: str) -> tuple[_Parts, _Parts]:
         _, scene = self.stream.pick(self.all)
-        first = by_position(self.stream, scene).text
-        second = draw_until(lambda: text if (text := self._said(scene, miss)) != first else None)
-        return [{"text": f"{first}\n{second}\n{self._question('texts')}"}]
+        first, question = by_position(self.stream, scene).text, self._question("texts")
+
+        def beside(how: str) -> str:
+            return draw_until(lambda: text if (text := self._said(scene, how)) != first else None)
+
+        right, wrong = (f"{first}\n{beside(how)}\n{question}" for how in ("", miss))
+        return [{"text": right}], [{"text": wrong}]
 
     def _said(self, scene: Scene, miss: str) -> str:
         """Something true of the scene, or something that is not."""
