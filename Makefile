@@ -31,9 +31,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/umr demo --out demo
 
-# Two workers with one thread each: more threads than cores make torch several times slower.
+# Two workers with one thread each: more threads than cores make torch several times slower. A worker that is done takes from the other:
+# the long tests are neighbours, and would all go to one.
 test: $(READY)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -q
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import warm
 from numerics.contrastive_batch import batch_of, examples, gradients, largest_difference, plain, retriever
 from numerics.distributed_worker import CASES
 from pipeline import training_data
@@ -25,14 +26,15 @@ def torchrun(*command: str | Path, processes: int = 2) -> None:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run([*launcher, *map(str, command)], env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run([*launcher, *map(str, command)], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("two-processes")
-    torchrun(Path(__file__).parent / "distributed_worker.py", out)
+    started = warm.ranks(2, Path(__file__).parent / "distributed_worker.py", out)
+    assert [one.wait() for one in started] == [0, 0], [one.stderr[-3000:] for one in started]
     return out
 
 

@@ -121,7 +121,7 @@ def write_model(folder: Path, family: str = "qwen3-vl") -> Path:
 
 def recipe(root: Path, **training: Any) -> dict[str, Any]:
     """A recipe over everything that `write_all` made; `training` goes into that section."""
-    settings = {"batch_size": 12, "steps": 6, "learning_rate": 1e-3, "chunk_tokens": 128, "save_every": 2, "log_every": 1, "workers": 0}
+    settings = {"batch_size": 8, "steps": 6, "learning_rate": 1e-3, "chunk_tokens": 256, "save_every": 2, "log_every": 1, "workers": 0}
     return {
         "name": "small",
         "model": {"path": str(root / "model")},

@@ -26,6 +26,10 @@ VERBS = (
     "train",
     "run",
     "study",
+    "index",
+    "search",
+    "serve",
+    "judgements",
     "mine",
     "score",
     "eval",
@@ -291,7 +295,7 @@ def test_messages():
 
 def test_an_interruption_is_one_line_and_code_130(tmp_path: Path):
     out, begun = tmp_path / "world", tmp_path / ".world.partial" / "mbeir_images"
-    command = [sys.executable, "-m", "umr", "world", str(out)]
+    command = [sys.executable, "-m", "umr", "world", str(out), "--size", "mini"]
 
     def listen() -> None:  # a shell's background jobs start deaf to interruptions, and their children with them
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import warm
 from umr.data.instructions import choose
 from umr.data.mbeir import MBeir
 from umr.errors import DataError, RecipeError
@@ -166,10 +163,8 @@ def test_killed_by_signal_it_ends_with_the_same_bytes(tree: Path, result: Evalua
                 return super().encode(items, side, instruction)
         evaluate(Killed(), Path(sys.argv[1]), work_dir=Path(sys.argv[2]))
     """
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root / 'tests'}"}
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tree), str(tmp_path)]
-    assert subprocess.run(command, env=environment, timeout=60).returncode == -signal.SIGKILL
+    killed = warm.script(script, tree, tmp_path)
+    assert killed.wait() == -signal.SIGKILL, killed.stderr
     encoder = BagEncoder()
     assert evaluate(encoder, tree, work_dir=tmp_path).to_json() == result.to_json()
     assert len(encoder.calls) == 3

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import warm
 from umr.data.mbeir import MBeir
 from umr.errors import DataError, RecipeError
 from umr.mining import recall as recall_module
@@ -34,8 +31,6 @@ from umr.progress import quiet
 from unit.bag_reranker import BagReranker
 from unit.mbeir_fixture import BagEncoder
 from unit.mining_tree import QUERIES, right, write_tree
-
-SRC, TESTS = Path(__file__).parents[2] / "src", Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +247,7 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same_bytes(
 
 
 def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = textwrap.dedent("""
+    script = """
         import os, signal, sys
         from pathlib import Path
         from umr.data.mbeir import MBeir
@@ -273,11 +268,10 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(tree: Path, tmp_p
 
         mine.write_part = write_or_die
         mine.mine_with(BagEncoder(), MBeir(tree), out, MineSettings(depth=50, max_similarity=0.8))
-    """)
-    environment = {**os.environ, "PYTHONPATH": f"{SRC}:{TESTS}", "OMP_NUM_THREADS": "1"}
-
-    killed = subprocess.run([sys.executable, "-c", script, str(tree), str(tmp_path / "out")], env=environment, timeout=120)
-    assert killed.returncode == -signal.SIGKILL and len(list((tmp_path / "out" / "parts").glob("*.negatives.parquet"))) == 2
+    """
+    killed = warm.script(script, tree, tmp_path / "out")
+    assert killed.wait() == -signal.SIGKILL, killed.stderr
+    assert len(list((tmp_path / "out" / "parts").glob("*.negatives.parquet"))) == 2
     monkeypatch.setattr(recall_module, "BLOCK", 5)
     wanted = MineSettings(depth=50, max_similarity=0.8)
     for name in ("out", "straight"):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import warm
 from umr.errors import StoreError
 from umr.items import Item
 from umr.progress import quiet
@@ -90,11 +87,9 @@ def test_killed_by_signal_it_resumes_at_the_first_missing_shard(tmp_path: Path, 
                 return super().encode(items, side, instruction)
         test_store.fill(test_store.open_store(Path(sys.argv[1])), Killed())
     """
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root / 'tests'}"}
     path = tmp_path / "killed"
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(path)], env=environment, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    killed = warm.script(script, path)
+    assert killed.wait() == -signal.SIGKILL, killed.stderr
     (path / ".00003.npy.leftover").write_bytes(b"half a shard")
     (path / "00003.npy").write_bytes(b"renamed, but not yet in the manifest")
     assert len(VectorStore(path)) == 24

@@ -1,8 +1,10 @@
-"""Each case runs in its own process: what is tested is the first import of torchvision."""
+"""In processes of their own: what is tested is the first import of torchvision."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,49 +21,54 @@ def run(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_transformers_and_sentence_transformers_find_a_working_torchvision():
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    """What one process finds while it looks for torchvision, has transformers import it, and installs again."""
     code = """
-import umr
+import umr, sys, json, importlib.util
+from importlib.metadata import version
+from umr import torchvision_shim
+spec = importlib.util.find_spec("torchvision")
+found = {"spec": [spec.name, spec.origin.endswith("__init__.py"), bool(spec.submodule_search_locations)]}
+found |= {"version": version("torchvision")[:4], "imported by looking": "torchvision" in sys.modules}
+finders = list(sys.meta_path)
+torchvision_shim.install()
+found["as before installing twice"] = sys.meta_path == finders
+
 from transformers import Qwen3VLProcessor
 import sentence_transformers
-import torch, torchvision.transforms.v2 as v2
+import torch, torchvision, torchvision.transforms.v2 as v2
 from torchvision.transforms import functional, InterpolationMode
 image = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
-print(tuple(v2.functional.resize(image, [8, 6], interpolation=InterpolationMode.BICUBIC).shape), Qwen3VLProcessor.__name__)
+found["resized"] = v2.functional.resize(image, [8, 6], interpolation=InterpolationMode.BICUBIC).shape
+found["processor"] = Qwen3VLProcessor.__name__
+found["same place"] = torchvision.__spec__.origin == spec.origin
+found["same spec"] = importlib.util.find_spec("torchvision") is torchvision.__spec__
+
+sys.meta_path.remove(torchvision_shim._Finder)
+torchvision_shim.install()
+found["installed too late"] = torchvision_shim._Finder in sys.meta_path
+print(json.dumps(found))
 """
-    assert run(code) == "(3, 8, 6) Qwen3VLProcessor"
+    return json.loads(run(code))
+
+
+def test_transformers_and_sentence_transformers_find_a_working_torchvision(told: dict[str, Any]):
+    assert (told["resized"], told["processor"]) == ([3, 8, 6], "Qwen3VLProcessor")
 
 
 def test_importing_umr_loads_neither_torch_nor_torchvision():
     assert run("import umr, sys; print([m for m in ('torch', 'torchvision') if m in sys.modules])") == "[]"
 
 
-def test_looking_for_torchvision_finds_it_without_importing_it():
-    code = """
-import umr, sys, importlib.util
-from importlib.metadata import version
-spec = importlib.util.find_spec("torchvision")
-print(spec.name, spec.origin.endswith("__init__.py"), bool(spec.submodule_search_locations))
-print(version("torchvision")[:4], "torchvision" in sys.modules)
-import torchvision
-print(torchvision.__spec__.origin == spec.origin, importlib.util.find_spec("torchvision") is torchvision.__spec__)
-"""
-    assert run(code).split("\n") == ["torchvision True True", "0.28 False", "True True"]
+def test_looking_for_torchvision_finds_it_without_importing_it(told: dict[str, Any]):
+    assert told["spec"] == ["torchvision", True, True]
+    assert (told["version"], told["imported by looking"]) == ("0.28", False)
+    assert told["same place"] and told["same spec"]
 
 
-def test_installing_twice_or_after_torchvision_changes_nothing():
-    code = """
-import umr, sys
-from umr import torchvision_shim
-finders = list(sys.meta_path)
-torchvision_shim.install()
-assert sys.meta_path == finders
-import torchvision
-sys.meta_path.remove(torchvision_shim._Finder)
-torchvision_shim.install()
-print(torchvision_shim._Finder in sys.meta_path)
-"""
-    assert run(code) == "False"
+def test_installing_twice_or_after_torchvision_changes_nothing(told: dict[str, Any]):
+    assert told["as before installing twice"] and not told["installed too late"]
 
 
 def test_operators_declared_by_somebody_else_are_left_as_they_are():

@@ -69,14 +69,14 @@ def test_it_is_added_once(root, tmp_path):
 def test_a_world_from_before_gets_it_and_nothing_else_changes(own_world, world):
     import shutil
 
-    from umr.data.world import generate
+    import little_world
 
     def others(folder):
         return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and text.FOLDER not in path.parts}
 
     shutil.rmtree(own_world / text.FOLDER)
     before = others(own_world)
-    assert generate(own_world, size="tiny", seed=0).reused
+    assert little_world.make(own_world).reused
     assert others(own_world) == before
     for name in ("corpus.jsonl", "queries.jsonl", text.MARK):
         assert (own_world / text.FOLDER / name).read_bytes() == (world / text.FOLDER / name).read_bytes()
