@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from umr.models.embedder import Embedder
     from umr.models.reranker import Reranker
     from umr.rendering.template import Template
+    from umr.search.collection import Collection
     from umr.store import VectorStore
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Collection",
     "Embedder",
     "EvaluationResult",
     "Image",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Collection": "umr.search.collection",
     "Embedder": "umr.models.embedder",
     "EvaluationResult": "umr.evaluation",
     "Image": "umr.items",

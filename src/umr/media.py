@@ -24,6 +24,7 @@ __all__ = [
     "check_image_source",
     "check_video_source",
     "image_bytes",
+    "looks_like_heif",
     "open_image",
     "read_frames",
     "video_bytes",
@@ -36,13 +37,14 @@ if TYPE_CHECKING:
     VideoSource: TypeAlias = Path | Sequence[PIL.Image.Image]
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-"""What an image file may contain, whatever its name says."""
+"""What an image file may contain, whatever its name says. HEIF is read as well where pillow-heif is installed."""
 MAX_PIXELS = 64_000_000
 """Width times height of an image; read from the header, before anything is decoded."""
 MAX_BYTES = 256 * 2**20
 """Size of an encoded image."""
 
 _ORIENTATION = 0x0112
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def check_image_source(source: object) -> None:
@@ -151,15 +153,35 @@ def video_bytes(source: VideoSource) -> bytes:
 def _open_and_decode(file: Any, name: str) -> PIL.Image.Image:
     import PIL.Image
 
+    formats = _formats(file, name)
     try:
-        image = PIL.Image.open(file, formats=IMAGE_FORMATS)
+        image = PIL.Image.open(file, formats=formats)
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise MediaError(f"{name}: claims more than the limit of {MAX_PIXELS} pixels") from error
     except PIL.UnidentifiedImageError as error:
-        raise MediaError(f"{name}: is not an image ({', '.join(IMAGE_FORMATS)} can be read)") from error
+        raise MediaError(f"{name}: is not an image ({', '.join(formats)} can be read)") from error
     except Exception as error:  # Pillow's readers let many kinds through on hostile headers
         raise MediaError(f"{name}: is a damaged image ({error})") from error
     return _decode(image, name)
+
+
+def looks_like_heif(head: bytes) -> bool:
+    """Whether a file with these first bytes (12 are enough) is an image as phones write them: HEIC, or HEIF in general."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _formats(file: Any, name: str) -> tuple[str, ...]:
+    """`IMAGE_FORMATS`, and HEIF for a file that looks like it: its plugin takes a while to load, and is optional."""
+    head = file.read(12)
+    file.seek(0)
+    if not looks_like_heif(head):
+        return IMAGE_FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise MediaError(f"{name}: is a HEIC image; to read those, install pillow-heif") from error
+    register_heif_opener()
+    return (*IMAGE_FORMATS, "HEIF")
 
 
 def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:

@@ -22,13 +22,17 @@ from umr.cli import (
     demo,
     eval,
     import_,
+    index,
     init,
+    judgements,
     merge,
     mine,
     mteb,
     report,
     run,
     score,
+    search,
+    serve,
     study,
     suites,
     train,
@@ -49,6 +53,10 @@ app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("study")(study.study)
+app.command("serve")(serve.serve)
+app.command("search")(search.search)
+app.command("judgements")(judgements.judgements)
+app.command("index")(index.index)
 app.command("mine")(mine.mine)
 app.command("score")(score.score)
 app.command("eval")(eval.evaluate)

@@ -1,0 +1,95 @@
+"""The fields of one modality's rows, and which of the rows pass a filter; the filters asked last are remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from umr.search.filters import Condition, Filter
+from umr.search.metadata import FILTER_COLUMNS, filter_columns
+
+Places: TypeAlias = npt.NDArray[np.int32]
+"""Row numbers of a partition, ascending."""
+
+KEPT = tuple(name for name in FILTER_COLUMNS if name != "modality")
+"""Columns that a partition keeps: its modality is the same for all rows."""
+
+REMEMBERED = 1 << 24
+"""Row numbers that remembered filters may hold together: 64 MiB."""
+
+
+class Columns:
+    """Fields of N rows.
+
+    Args:
+        modality: of all of them.
+        table: N rows of the columns `KEPT`.
+    """
+
+    def __init__(self, modality: str, table: pa.Table) -> None:
+        self.modality = modality
+        self.table = table
+        self._lock = threading.Lock()
+        self._typed: dict[str, pa.ChunkedArray | pa.Array] = {}
+        self._passing: OrderedDict[Filter, Places] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """Ids in row order."""
+        return self.table["id"]
+
+    def names(self, places: npt.NDArray[np.integer]) -> list[str]:
+        """Ids of some rows."""
+        ids = self.ids
+        return [ids[place].as_py() for place in places.tolist()]
+
+    def passing(self, where: Filter | None) -> Places | None:
+        """Rows that pass; None for all of them, found without looking at any."""
+        own, others = _split(where, self.modality)
+        if not own:
+            return np.empty(0, np.int32)
+        if not others:
+            return None
+        with self._lock:
+            if (known := self._passing.get(others)) is not None:
+                self._passing.move_to_end(others)
+                return known
+        places = np.flatnonzero(others.mask(self._columns(others))).astype(np.int32)
+        self._remember(others, places)
+        return places
+
+    def _columns(self, where: Filter) -> dict[str, pa.ChunkedArray | pa.Array]:
+        """Typed columns of what is asked about. Reading metadata takes about a second for a million rows, the first time."""
+        with self._lock:
+            new = where.fields - set(self._typed)
+        found = filter_columns(self.table, new | {"id"})
+        with self._lock:
+            self._typed.update(found)
+            return {name: self._typed[name] for name in (where.fields | {"id"}) if name in self._typed}
+
+    def _remember(self, where: Filter, places: Places) -> None:
+        with self._lock:
+            self._passing[where] = places
+            while len(self._passing) > 1 and sum(map(len, self._passing.values())) > REMEMBERED:
+                self._passing.popitem(last=False)
+
+
+def _split(where: Filter | None, modality: str) -> tuple[bool, Filter]:
+    """Whether what is asked of the modality holds, and the rest of the filter."""
+    if not where:
+        return True, Filter()
+    own = [one for one in where.conditions if _about_modality(one)]
+    others = tuple(one for one in where.conditions if not _about_modality(one))
+    return all(one.matches({"modality": modality}) for one in own), Filter(others)
+
+
+def _about_modality(condition: Condition) -> bool:
+    return condition.field == "modality"
