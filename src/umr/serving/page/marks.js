@@ -25,6 +25,11 @@ export async function begin(state, signal, cards) {
   cards().forEach(dress);
 }
 
+/** The mark of a hit: true, false, or undefined for none. */
+export function markOf(hit) {
+  return marks[hit.id];
+}
+
 /** Show on a card what is known of it. */
 export function dress(article) {
   showMark(article, marks[article.hit.id]);

@@ -24,13 +24,20 @@ let found = null; // {state, hits, whole, order, notes, seconds}
 let running = new AbortController();
 
 const actions = {
-  open: (hit) => view(found.hits, hit, shownWith(), (last) => focus(cards().find((article) => article.hit === last))),
+  open: (hit) => {
+    const about = { ...shownWith(), marked: marks.markOf, mark: (one, right, tell) => marks.mark(cardOf(one), right, tell) };
+    view(found.hits, hit, about, (last) => focus(cardOf(last)));
+  },
   like: (hit) => {
     remember(hit);
     go({ ...read(), text: "", image: "", minus: "", like: hit.id });
   },
   mark: (article, right) => marks.mark(article, right, toast),
 };
+
+function cardOf(hit) {
+  return cards().find((article) => article.hit === hit);
+}
 
 function shownWith() {
   return { words: found.state.mode === "vector" ? [] : wordsOf(found.state.text), best: bestOf(found.hits) };

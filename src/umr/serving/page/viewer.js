@@ -7,12 +7,14 @@ import { marked, nameOf, place } from "./words.js";
 
 const dialog = byId("viewer");
 const body = byId("viewer-body");
-let shown = null; // {hits, index, words, closed}
+let shown = null; // {hits, index, words, mark, closed}
 let free = () => {};
 
 byId("viewer-close").addEventListener("click", () => dialog.close());
 byId("viewer-previous").addEventListener("click", () => step(-1));
 byId("viewer-next").addEventListener("click", () => step(1));
+byId("viewer-right").addEventListener("click", () => mark(true));
+byId("viewer-wrong").addEventListener("click", () => mark(false));
 byId("viewer-file").addEventListener("click", openWithKey);
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
 dialog.addEventListener("close", () => {
@@ -23,19 +25,22 @@ dialog.addEventListener("keydown", (event) => {
   if (event.target.closest("video")) return; // arrows seek there
   if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "ArrowRight") step(1);
+  else if (event.key === "+") mark(true);
+  else if (event.key === "-") mark(false);
 });
 
 /**
  * Open a hit.
  * @param {object[]} hits all that are there
  * @param {object} hit the one to show
- * @param {object} about `{words}`
+ * @param {object} about `words`, `marked(hit)`: its mark, and `mark(hit, right, say)`, which changes it
  * @param {(hit: object) => void} closed called at the end with the hit that was shown last
  */
 export function view(hits, hit, about, closed) {
   shown = { ...about, hits, index: hits.indexOf(hit), closed };
-  if (!dialog.open) dialog.showModal();
+  dialog.showModal();
   fill();
+  body.focus(); // not a button that may be switched off
 }
 
 function step(by) {
@@ -43,9 +48,27 @@ function step(by) {
   if (next < 0 || next >= shown.hits.length) return;
   shown.index = next;
   fill();
+  const focused = document.activeElement;
+  if (focused.disabled || !dialog.contains(focused)) body.focus(); // the button that led here is off at the end
+}
+
+function mark(right) {
+  const hit = shown.hits[shown.index];
+  shown.mark(hit, right, (text) => {
+    byId("viewer-said").textContent = text;
+    showMark();
+  });
+  showMark();
+}
+
+function showMark() {
+  const right = shown.marked(shown.hits[shown.index]);
+  byId("viewer-right").setAttribute("aria-pressed", String(right === true));
+  byId("viewer-wrong").setAttribute("aria-pressed", String(right === false));
 }
 
 function clear() {
+  byId("viewer-said").textContent = "";
   body.querySelector("video")?.pause();
   body.replaceChildren();
   free();
@@ -59,6 +82,7 @@ function fill() {
   byId("viewer-name").textContent = [name, place(hit)].filter(Boolean).join(", ");
   byId("viewer-previous").disabled = shown.index === 0;
   byId("viewer-next").disabled = shown.index === shown.hits.length - 1;
+  showMark();
   const file = byId("viewer-file");
   file.hidden = !hit.media;
   file.href = hit.media ? fileAddress(hit) : "";
