@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import Event
 from typing import TypeVar
 
@@ -72,6 +72,7 @@ def encode_stream(
     cost: Callable[[Row], Cost],
     forward: Callable[[list[Row]], np.ndarray],
     budget: int,
+    spare_core: bool = True,
 ) -> np.ndarray:
     """Run `prepare` and `forward` over `count` rows, overlapped, and return the vectors in input order.
 
@@ -81,12 +82,14 @@ def encode_stream(
         cost: a row's cost in tokens, see `Cost`.
         forward: rows -> float32 (rows, D), called in this thread.
         budget: tokens a batch.
+        spare_core: whether preparing takes so long that torch leaves a core to it. It is not asked anew while rows are prepared:
+            results may depend on the number of threads, and must not depend on the time.
 
     Returns:
         (count, D) float32. The grouping depends on the rows alone, so the same input gives the same bytes.
     """
     out: np.ndarray | None = None
-    with _a_core_for_preparing():
+    with _a_core_for_preparing() if spare_core else nullcontext():
         for start, rows in _windows(count, prepare, cost, max(budget * WINDOW, SMALLEST_WINDOW)):
             lengths, extras = zip(*map(cost, rows), strict=True)
             for batch in pack(lengths, budget, extras):

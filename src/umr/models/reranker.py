@@ -203,6 +203,7 @@ class Reranker:
             engine.cost,
             engine.forward,
             self.batch_tokens or batching.default_budget(next(engine.model.parameters()).device.type),
+            spare_core=False,  # media are decoded once for many pairs, and so take little beside the model
         )
         return sigmoid(engine.log_odds(logits_NA))
 

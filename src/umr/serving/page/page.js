@@ -199,7 +199,8 @@ function askForKey(error) {
 
 async function searchWithImage(file) {
   if (!isImage(file)) return toast(`${file.name} is no image; only images can be searched with.`);
-  go({ ...read(), image: await keep(file), like: "" });
+  const image = await keep(file); // before the form is read: the collections may come in meanwhile
+  go({ ...read(), image, like: "" });
 }
 
 function changed() {
