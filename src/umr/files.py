@@ -26,3 +26,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` for text, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def flush(path: Path) -> None:
+    """Make a file, or the renames in a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

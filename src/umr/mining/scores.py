@@ -6,7 +6,6 @@ See `umr.mining.scores_files` for the files.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umr.errors import StoreError
-from umr.mining.scores_files import AGAIN, LISTS, Manifest, ShardReader, digest
+from umr.mining.scores_files import AGAIN, LISTS, Manifest, ShardReader
+from umr.store.shard_folder import check_contents, digest
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,12 @@ class ScoreTable:
         """32 hex digits over the scores of this teacher and retriever and what was scored; not over paths or dates."""
         parts = [self._manifest.data, self._manifest.split, self._manifest.instruction, self.revision, self.retriever]
         parts += [self._manifest.shards[int(number)].content for number in np.unique(self._shard_L)]
-        return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+        return digest("\n".join(parts).encode())
 
     def verify(self) -> None:
         """Read every file and compare its hash with the manifest. Raises `StoreError` naming a file that has changed."""
         for shard in self._manifest.shards:
-            for name, (_, expected) in shard.files.items():
-                if digest((self.path / name).read_bytes()) != expected:
-                    raise StoreError(f"{self.path / name}: damaged shard, contents have changed; {AGAIN}")
+            check_contents(self.path, shard.files, AGAIN)
 
 
 def read_lists(shards: ShardReader) -> pa.Table:

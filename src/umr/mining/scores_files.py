@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,9 +25,9 @@ import pyarrow.parquet as pq
 
 from umr import files
 from umr.errors import StoreError
+from umr.store.shard_folder import NAME, blaming, check_sizes, digest, files_of, read_manifest, write_manifest
 
 FORMAT = 1
-NAME = "manifest.json"
 AGAIN = "delete the folder and score again"
 SHARDS_IN_MEMORY = 64
 """Shards that a reader keeps decoded; one takes about half a megabyte."""
@@ -99,28 +97,19 @@ class Manifest:
         Raises:
             StoreError: no manifest, a damaged one, another format, or a file that is missing or has another size.
         """
-        path = folder / NAME
         try:
-            content = json.loads(path.read_text())
-            version = content.pop("format")
-            if version != FORMAT:
-                raise StoreError(f"{path}: format {version}, but this version reads format {FORMAT}: {AGAIN}")
-            shards = tuple(_shard(entry) for entry in content["shards"])
-            manifest = cls(**{**content, "shards": shards})
+            content = read_manifest(folder, FORMAT, AGAIN)
         except FileNotFoundError as error:
             raise StoreError(f"{folder}: no score table here ({NAME} is missing); `umr score` writes one") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{path}: damaged manifest ({error}); {AGAIN}") from error
+        with blaming(folder / NAME, AGAIN):
+            manifest = cls(**{**content, "shards": tuple(_shard(entry) for entry in content["shards"])})
         for shard in manifest.shards:
-            for name, (size, _) in shard.files.items():
-                _check_size(folder / name, size)
+            check_sizes(folder, shard.files, AGAIN)
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Write the manifest, making sure that the files it names reach the disk before it does."""
-        _flush(folder)
-        files.write_text(folder / NAME, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n")
-        _flush(folder)
+        """Write the manifest; the files that it names are on disk before it is."""
+        write_manifest(folder, FORMAT, asdict(self))
 
     def with_shard(self, shard: Shard, counts: Counts) -> Manifest:
         """The manifest of one more shard."""
@@ -135,8 +124,7 @@ class Manifest:
 
 
 def _shard(entry: dict[str, Any]) -> Shard:
-    sizes = {name: (int(size), str(content)) for name, (size, content) in entry["files"].items()}
-    return Shard(int(entry["lists"]), int(entry["rows"]), str(entry["content"]), sizes)
+    return Shard(int(entry["lists"]), int(entry["rows"]), str(entry["content"]), files_of(entry))
 
 
 @dataclass(frozen=True)
@@ -195,11 +183,6 @@ def write_shard(folder: Path, number: int, rows: pa.Table, lists: pa.Table) -> S
     return Shard(len(lists), len(rows), _content(rows), {name: (len(data), digest(data)) for name, data in contents.items()})
 
 
-def digest(data: bytes) -> str:
-    """The hash that manifests keep of a file."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _content(rows: pa.Table) -> str:
     """Hash over the rows without the teacher's label, which is a path and differs between machines."""
     total = hashlib.blake2b(digest_size=16)
@@ -214,21 +197,3 @@ def _parquet(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def _check_size(path: Path, size: int) -> None:
-    try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"{path}: shard file is missing; {AGAIN}") from error
-    if found != size:
-        raise StoreError(f"{path}: damaged shard, {found} bytes instead of {size}; {AGAIN}")
-
-
-def _flush(path: Path) -> None:
-    """Make renames in `path` survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

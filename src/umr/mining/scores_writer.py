@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ import pyarrow as pa
 
 from umr.errors import StoreError
 from umr.mining.scores import ScoredList, read_lists
-from umr.mining.scores_files import LISTS, NAME, ROWS, Counts, Manifest, ShardReader, write_shard
+from umr.mining.scores_files import LISTS, ROWS, Counts, Manifest, ShardReader, write_shard
+from umr.store.shard_folder import NAME, one_writer
 
 Where = tuple[int, int, int]
 """Where a list is: shard, first row, rows."""
@@ -139,14 +139,7 @@ class ScoreWriter:
         if self._held:
             yield
             return
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(f"{self.path}: another process is writing here; wait for it or choose another folder") from error
-            for pattern in (".0*", f".{NAME}.*"):  # temporary files of a killed writer
-                for leftover in self.path.glob(pattern):
-                    leftover.unlink(missing_ok=True)
+        with one_writer(self.path):
             self._load()
             self._held = True
             try:

@@ -13,10 +13,9 @@ a process killed at any moment leaves a store that opens with every shard but th
 
 from __future__ import annotations
 
-import fcntl
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +29,9 @@ from umr import files
 from umr.errors import StoreError
 from umr.items import Side
 from umr.protocols import Vectors
-from umr.store.manifest import AGAIN, NAME, Manifest, Shard, digest
+from umr.store.manifest import AGAIN, Manifest, Shard
+from umr.store.shard_files import describe, shard_contents
+from umr.store.shard_folder import NAME, check_contents, check_sizes, one_writer
 
 _PIECE = 1 << 16
 
@@ -103,6 +104,11 @@ class VectorStore:
     def source(self) -> str:
         """Label of the data."""
         return self._manifest.source
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._manifest.shards)
 
     def __len__(self) -> int:
         return int(self._offsets[-1])
@@ -200,9 +206,8 @@ class VectorStore:
             )
         table = pa.table({"id": pa.array(ids, pa.string()), "modality": pa.array(modalities, pa.string())})
         self._refuse_duplicates(table["id"])
-        number = len(self._manifest.shards)
-        contents = {f"{number:05d}.npy": _npy(ids, vectors_ND), f"{number:05d}.parquet": _parquet(table)}
-        shard = Shard(len(ids), {name: (len(data), digest(data)) for name, data in contents.items()})
+        contents = shard_contents(len(self._manifest.shards), ids, modalities, vectors_ND)
+        shard = describe(len(ids), contents)
         known = pa.concat_tables([self._table, table])
         try:
             for name, data in contents.items():
@@ -213,6 +218,24 @@ class VectorStore:
         self._manifest = self._manifest.with_shard(shard)
         self._offsets = np.append(self._offsets, self._offsets[-1] + len(ids))
         self.__dict__["_table"] = known
+
+    def adopt(self, shards: Sequence[Shard]) -> None:
+        """Take in shards that were made elsewhere and whose files are in the folder, numbered on from the last one.
+
+        Args:
+            shards: of them; their ids are unique, and not in the store yet, which is not checked.
+
+        Raises:
+            StoreError: a file is missing or of another size, or a full disk.
+        """
+        manifest = replace(self._manifest, shards=(*self._manifest.shards, *shards))
+        for shard in shards:
+            check_sizes(self.path, shard.files, AGAIN)
+        try:
+            manifest.write(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written ({error.strerror}); what was there before is still good") from error
+        self._load()
 
     def _refuse_duplicates(self, ids: pa.ChunkedArray) -> None:
         counts = pc.value_counts(ids)
@@ -229,14 +252,7 @@ class VectorStore:
         Raises:
             StoreError: another process holds it.
         """
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(f"{self.path}: another process is writing here; wait for it or choose another folder") from error
-            for pattern in (".0*", f".{NAME}.*"):  # temporary files of a killed writer
-                for leftover in self.path.glob(pattern):
-                    leftover.unlink(missing_ok=True)
+        with one_writer(self.path):
             self._load()
             yield
 
@@ -247,9 +263,7 @@ class VectorStore:
             StoreError: a file has changed. Names it.
         """
         for shard in self._manifest.shards:
-            for name, (_, expected) in shard.files.items():
-                if digest((self.path / name).read_bytes()) != expected:
-                    raise StoreError(f"{self.path / name}: damaged shard, contents have changed; {AGAIN}")
+            check_contents(self.path, shard.files, AGAIN)
 
 
 def arrow_ids(ids: Sequence[str] | pa.ChunkedArray, count: int | None = None) -> pa.ChunkedArray:
@@ -259,22 +273,3 @@ def arrow_ids(ids: Sequence[str] | pa.ChunkedArray, count: int | None = None) ->
     count = len(ids) if count is None else count
     pieces = [pa.array(ids[start : min(start + _PIECE, count)], pa.string()) for start in range(0, count, _PIECE)]
     return pa.chunked_array(pieces, pa.string())
-
-
-def _npy(ids: Sequence[str], vectors_ND: Vectors) -> bytes:
-    wide_ND = np.asarray(vectors_ND, np.float32)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        unit_ND = wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)
-    bad = np.flatnonzero(~np.isfinite(unit_ND).all(axis=1))
-    if len(bad):
-        what = "zero" if np.isfinite(vectors_ND[bad[0]]).all() else "not finite"
-        raise StoreError(f"the vector of {ids[bad[0]]!r} is {what}: look at the item and at the model")
-    buffer = io.BytesIO()
-    np.save(buffer, unit_ND.astype(np.float16), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
