@@ -17,7 +17,7 @@ from umr.search.rows import Row
 from umr.serving.collections import NAME, Collections, told
 from umr.serving.errors import RequestError
 from umr.serving.inputs import ItemInput, Shape, ShortText
-from umr.serving.search_api import item_path
+from umr.serving.search_api import ItemBody, item_path
 from umr.serving.service import Service, StrictRoute
 
 _KINDS = {
@@ -97,21 +97,6 @@ class DeletedBody(BaseModel):
     """How many there were."""
 
     deleted: int
-
-
-class ItemBody(BaseModel):
-    """An item of a collection."""
-
-    id: str
-    source: str
-    modality: str
-    text: str
-    page: int | None
-    start: float | None
-    end: float | None
-    metadata: dict[str, Any]
-    thumbnail: str | None = Field(description="Path on this server.")
-    media: str | None = Field(description="Path on this server.")
 
 
 def collections_router(service: Service) -> APIRouter:

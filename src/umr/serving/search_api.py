@@ -62,14 +62,10 @@ class SearchRequest(Shape):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-class HitBody(BaseModel):
-    """One thing that was found."""
+class ItemBody(BaseModel):
+    """An item of a collection."""
 
     id: str
-    rank: int = Field(description="From 1.")
-    score: float
-    stage: str = Field(description="What decided its place: cosine, calibrated, words, fused or rerank.")
-    scores: dict[str, float] = Field(description="At every stage that it went through.")
     source: str
     modality: str
     text: str
@@ -79,6 +75,15 @@ class HitBody(BaseModel):
     metadata: dict[str, Any]
     thumbnail: str | None = Field(description="Path on this server.")
     media: str | None = Field(description="Path on this server.")
+
+
+class HitBody(ItemBody):
+    """One thing that was found."""
+
+    rank: int = Field(description="From 1.")
+    score: float
+    stage: str = Field(description="What decided its place: cosine, calibrated, words, fused or rerank.")
+    scores: dict[str, float] = Field(description="At every stage that it went through.")
 
 
 class SearchResponse(BaseModel):
