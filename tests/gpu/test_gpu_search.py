@@ -9,7 +9,8 @@ from umr.store import Among, ArrayRows, Asked, Cpu, Device, Streaming
 
 
 @pytest.mark.gpu
-def test_gpu_gives_the_same_bytes():
+@pytest.mark.parametrize("half", [False, True])
+def test_gpu_gives_the_same_bytes(half: bool):
     import torch
 
     rng = np.random.default_rng(0)
@@ -20,7 +21,7 @@ def test_gpu_gives_the_same_bytes():
     expected = Streaming(ArrayRows(candidates), asked, engine=Cpu()).run()
     torch.backends.cuda.matmul.allow_tf32 = True  # as training may have left it
     try:
-        found = Streaming(ArrayRows(candidates), asked, engine=Device("cuda")).run()
+        found = Streaming(ArrayRows(candidates), asked, engine=Device("cuda", half)).run()
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False

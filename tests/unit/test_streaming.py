@@ -12,11 +12,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umr.errors import RecipeError, StoreError
-from umr.store import Among, ArrayRows, Asked, Cpu, Device, Engine, Laid, Saved, Streaming, TooLittle, VectorStore, saved
+from umr.store import (
+    Among,
+    ArrayRows,
+    Asked,
+    Cpu,
+    Device,
+    Engine,
+    Laid,
+    Saved,
+    Streaming,
+    TooLittle,
+    VectorStore,
+    default_engine,
+    halves,
+    saved,
+)
+from umr.store.best import nothing, numbers_of, scores_of
+from umr.store.halves import WORTH
 from umr.store.passes import Shape
+from umr.store.rescoring import highest_left_out, slack
+from umr.store.scanning import Part
 from umr.store.streaming import Ranking
 
 SHAPES = (Shape(16, 4), Shape(5, 2), Shape(1, 1))
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "numpy": Cpu,
+    "halves": lambda: Cpu(half=True),
+    "torch": lambda: Device("cpu"),
+    "torch, halves": lambda: Device("cpu", half=True),
+}
+engines = pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+
+
+def torch_sees_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def small(engine: Engine | None = None, shapes: tuple[Shape, ...] = SHAPES) -> Engine:
@@ -88,22 +120,23 @@ class Case:
     depth=st.integers(1, 12),
     tied=st.booleans(),
     tight=st.sampled_from([None, 0, 500, 3000]),
+    half=st.booleans(),
 )
 def test_equals_brute_force_in_all_pools_whatever_the_memory(
-    seed: int, settings_: list[tuple[int, int]], depth: int, tied: bool, tight: int | None
+    seed: int, settings_: list[tuple[int, int]], depth: int, tied: bool, tight: int | None, half: bool
 ):
     case = Case(seed, [size for size, _ in settings_], [count for _, count in settings_], depth, tied)
     memory = None
     if tight is not None and sum(count for _, count in settings_):
         with pytest.raises(TooLittle) as refused:
-            Streaming(case.stream, case.asked, 1, small())
+            Streaming(case.stream, case.asked, 1, small(Cpu(half)))
         memory = refused.value.needed + tight
-    searching = Streaming(case.stream, case.asked, memory, small())
+    searching = Streaming(case.stream, case.asked, memory, small(Cpu(half)))
     assert memory is None or searching.plan.bytes <= memory
     assert same(searching.run(), case.expected())
 
 
-@pytest.mark.parametrize("engine", [Cpu, lambda: Device("cpu")], ids=["numpy", "torch"])
+@engines
 def test_more_equal_candidates_than_the_first_scoring_keeps(engine: Callable[[], Engine]):
     """A matrix product scores equal vectors differently at different places of a block; the second scoring does not."""
     rng = np.random.default_rng(5)
@@ -116,11 +149,60 @@ def test_more_equal_candidates_than_the_first_scoring_keeps(engine: Callable[[],
     assert same(found, [[brute_force(queries, candidates, places, 7)]])
 
 
-def test_torch_gives_the_same_bytes():
+@engines
+def test_every_engine_gives_the_same_bytes(engine: Callable[[], Engine]):
     case = Case(11, [900, 700], [30, 20], 10, tied=False, dimension=32)
     expected = Streaming(case.stream, case.asked).run()
-    assert same(Streaming(case.stream, case.asked, engine=small(Device("cpu"))).run(), expected)
-    assert same(Streaming(case.stream, case.asked, engine=Device("cpu")).run(), expected)
+    assert same(Streaming(case.stream, case.asked, engine=small(engine())).run(), expected)
+    assert same(Streaming(case.stream, case.asked, engine=engine()).run(), expected)
+
+
+def test_rounding_is_that_of_bfloat16():
+    import torch
+
+    rng = np.random.default_rng(3)
+    vectors = (rng.standard_normal((200, 33)) * 10.0 ** rng.integers(-20, 20, (200, 33))).astype(np.float32)
+    vectors[0] = np.float32(1) + np.arange(33, dtype=np.float32) * np.float32(2.0**-9)  # every second one lies in the middle
+    expected = torch.from_numpy(vectors).bfloat16().float().numpy()
+    assert halves.rounded(vectors).tobytes() == expected.tobytes()
+    lengths = np.linalg.norm(vectors.astype(np.float64) - expected, axis=1)
+    np.testing.assert_allclose(halves.lost(vectors), lengths, rtol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), dimension=st.sampled_from([1, 3, 64, 300]), count=st.sampled_from([1, 7, 400]), spread=st.booleans())
+def test_a_product_of_rounded_vectors_is_as_wrong_as_the_bound_says_at_most(seed: int, dimension: int, count: int, spread: bool):
+    rng = np.random.default_rng(seed)
+    queries, candidates = (rng.standard_normal((n, dimension)).astype(np.float32) for n in (5, count))
+    if spread:  # a few large entries among small ones
+        candidates *= (10.0 ** rng.integers(-3, 3, candidates.shape)).astype(np.float32)
+    best = [nothing(5, count)]
+    lists = Cpu(half=True).lists(queries, best, 2)
+    lists.see(Cpu(half=True).put(candidates), [Part(0, np.arange(count, dtype=np.uint32), np.arange(count, dtype=np.uint32))])
+    first = np.take_along_axis(scores_of(lists.keys(0)), np.argsort(numbers_of(lists.keys(0)), axis=1), 1)
+    true = queries.astype(np.float64) @ candidates.T.astype(np.float64)
+    rounding, longest = float(halves.lost(candidates).max()), float(np.linalg.norm(candidates, axis=1).max())
+    bound = slack(queries, longest, max(rounding, 1e-38))
+    assert (true <= highest_left_out(first, bound, 1.0)).all()  # a score as a floor: what was scored no higher
+    assert (np.abs(true - first) <= bound + 1.01 * halves.ROUNDING * np.abs(first)).all()
+
+
+def test_a_search_that_began_in_halves_and_goes_on_without_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As when the second machine has no hardware for them: what the lists left out was rounded."""
+    monkeypatch.setattr(saved, "SECONDS", 0.0)
+    rng = np.random.default_rng(4)
+    queries = rng.standard_normal((6, 24)).astype(np.float32)
+    candidates = np.concatenate([queries + rng.normal(0, 1e-4, (6, 24)) for _ in range(60)]).astype(np.float32)  # nearer than rounding sees
+    asked = [Asked(ArrayRows(queries), [Among.run(0, 360)], 5)]
+    with pytest.raises(Stop):
+        Streaming(ArrayRows(candidates), asked, None, small(Cpu(half=True)), Saved(tmp_path, "x")).run(StopAfter(350))
+    found = Streaming(ArrayRows(candidates), asked, None, small(), Saved(tmp_path, "x")).run()
+    assert same(found, [[brute_force(queries, candidates, np.arange(360), 5)]])
+
+
+def test_only_long_searches_are_rounded():
+    assert not default_engine(WORTH - 1).half
+    assert default_engine(WORTH).half == (True if torch_sees_a_gpu() else halves.quicker_here())
 
 
 def test_one_pass_reads_every_candidate_once_for_all_pools():

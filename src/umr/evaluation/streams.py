@@ -74,9 +74,10 @@ def plan(stream: Stream, asked: Sequence[Asked], memory: int | None, saved: Save
     stream.rows.release()
     held = resident() if memory is not None else 0
     room = None if memory is None else memory - held
+    multiplications = stream.rows.dimension * sum(len(one.queries) * max(map(len, one.pools), default=0) for one in asked)
     try:
         try:
-            return Streaming(stream.rows, asked, room, default_engine(), saved)
+            return Streaming(stream.rows, asked, room, default_engine(multiplications), saved)
         except TooLittle:
             return Streaming(stream.rows, asked, room, Cpu(), saved)
     except TooLittle as error:

@@ -37,8 +37,8 @@ class Shape:
 
     def bytes(self, dimension: int) -> int:
         """What it takes at most: vectors on their way from fp16, scores with what is compared and picked, pieces of lists, rescoring."""
-        scores = 9 * self.block * self.group
-        return 16 * self.block * dimension + scores + PIECE_ENTRY * PIECE * self.group + 2 * self.rescoring(dimension)
+        scores = 11 * self.block * self.group
+        return 18 * self.block * dimension + scores + PIECE_ENTRY * PIECE * self.group + 2 * self.rescoring(dimension)
 
     def rescoring(self, dimension: int) -> int:
         """Bytes of the pairs that are scored again together."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from umr.protocols import Vectors
 from umr.store.asked import Among, Places, Some
 from umr.store.best import Keys, Scores, hits, insert, keys_of, nothing, numbers_of, scores_of, worst
+from umr.store.halves import ROUNDING, lost
 from umr.store.passes import Shape
 from umr.store.rows import Rows
 
@@ -85,33 +86,48 @@ def rank(places_QM: Some, scores_QM: Scores, among: Among, k: int) -> tuple[Plac
     return rows_QK, best_QK
 
 
-def slack(queries_QD: Vectors, longest: float) -> Wide:
-    """How far a single-precision inner product may be from the true one, for each query. Shape (Q, 1).
+def slack(queries_QD: Vectors, longest: float, rounding: float = 0.0) -> Wide:
+    """How far a product of the first scoring may be from the true one, for each query. Shape (Q, 1).
 
     D products and sums in any order are wrong by at most D u / (1 - D u) times |q| |c|, u = 2**-24 (Higham, "Accuracy and
-    Stability of Numerical Algorithms", 3.1); twice u more is for rounding the result.
+    Stability of Numerical Algorithms", 3.1); twice u more is for rounding the result. Where vectors were rounded to bfloat16 before, q by a
+    vector e and c by a vector f, |e| |c| + (|q| + |e|) |f| is added.
 
     Args:
         queries_QD: queries.
         longest: the largest length of a candidate, in single precision.
+        rounding: the largest |f| of a candidate; 0 where nothing was rounded.
     """
     dimension, unit = queries_QD.shape[1], 2.0**-24
     length_Q1 = np.sqrt(np.einsum("qd,qd->q", queries_QD, queries_QD, dtype=np.float64))[:, None]
-    return np.asarray((dimension * unit / (1 - dimension * unit) + 2 * unit) * length_Q1 * longest * (1 + 2 * dimension * unit))
+    lost_Q1 = lost(queries_QD)[:, None] if rounding else np.zeros_like(length_Q1)
+    sums_Q1 = (dimension * unit / (1 - dimension * unit) + 2 * unit) * (length_Q1 + lost_Q1) * (longest + rounding)
+    return np.asarray((sums_Q1 + lost_Q1 * longest + (length_Q1 + lost_Q1) * rounding) * (1 + 2 * dimension * unit))
 
 
-def unsettled(scores_QK: Scores, floor_Q1: Scores, slack_Q1: Wide, k: int) -> Places:
+def highest_left_out(floor_Q1: Scores, slack_Q1: Wide, rounding: float = 0.0) -> Wide:
+    """The highest true score that something left out of a list can have. Shape (Q, 1).
+
+    Args:
+        floor_Q1: the lowest first score in each list; nothing left out had a higher one.
+        slack_Q1: from `slack`.
+        rounding: as there; then first scores are rounded to bfloat16, too.
+    """
+    coarse_Q1 = np.where(np.isfinite(floor_Q1), 1.01 * ROUNDING * np.abs(floor_Q1.astype(np.float64)), 0.0) if rounding else 0.0
+    return np.asarray(floor_Q1.astype(np.float64) + slack_Q1 + coarse_Q1)
+
+
+def unsettled(scores_QK: Scores, highest_Q1: Wide, k: int) -> Places:
     """Queries for which something that the first scoring left out could be among the k best.
 
     Args:
         scores_QK: the best, second scoring.
-        floor_Q1: the lowest first score in each list; nothing left out had a higher one.
-        slack_Q1: from `slack`.
+        highest_Q1: from `highest_left_out`.
         k: results wanted; with fewer of them, nothing was left out.
     """
     if scores_QK.shape[1] < k or not k:
         return np.empty(0, np.int64)
-    return np.flatnonzero(scores_QK[:, k - 1].astype(np.float64) <= (floor_Q1.astype(np.float64) + slack_Q1)[:, 0])
+    return np.flatnonzero(scores_QK[:, k - 1].astype(np.float64) <= highest_Q1[:, 0])
 
 
 def settle(
@@ -121,7 +137,7 @@ def settle(
 
     Args:
         queries_QD: the queries.
-        slack_Q1: theirs.
+        slack_Q1: theirs, in single precision.
         scores_QK: their best so far: what follows is at least as good.
         blocks: the stream, with the place where each block begins.
         among: the pool.

@@ -37,11 +37,13 @@ class Scan:
     Attributes:
         done: place in the stream before which all has been seen.
         longest: length of the longest candidate so far.
+        rounding: the most that rounding to bfloat16 took from a candidate; 0 where none was rounded.
         best: lists by query range and pool.
     """
 
     done: int
     longest: float
+    rounding: float
     best: list[Keys]
 
 
@@ -92,14 +94,16 @@ class Saved:
     def keep(self, queries: Range, scan: Scan) -> None:
         """Keep the lists of a pass."""
         named = {f"best{n}": keys for n, keys in enumerate(scan.best)}
-        self._write("scan", queries, {"done": np.array(scan.done), "longest": np.array(scan.longest), **named})
+        about = {"done": np.array(scan.done), "longest": np.array(scan.longest), "rounding": np.array(scan.rounding)}
+        self._write("scan", queries, about | named)
 
     def scan(self, queries: Range) -> Scan | None:
         """The lists of a pass that was interrupted."""
         if not self._path("scan", queries).exists():
             return None
         arrays = self._read("scan", queries)
-        return Scan(int(arrays["done"]), float(arrays["longest"]), [arrays[f"best{n}"] for n in range(len(arrays) - 2)])
+        done, longest, rounding = (arrays.pop(name, np.array(0)) for name in ("done", "longest", "rounding"))  # older ones never rounded
+        return Scan(int(done), float(longest), float(rounding), [arrays[f"best{n}"] for n in range(len(arrays))])
 
     def tidy(self) -> None:
         """Delete lists of passes that were cut otherwise later on; everything is found."""

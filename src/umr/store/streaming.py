@@ -1,6 +1,6 @@
 """Exact search of many pools at once: all candidates stream past once, and every query of every task picks what its pools hold.
 
-Candidates are read in blocks. A single-precision matrix product finds somewhat more than k candidates a query and pool
+Candidates are read in blocks. A matrix product in single precision or bfloat16 finds somewhat more than k candidates a query and pool
 (`umr.store.scanning`); these are scored again in double precision (`umr.store.rescoring`), which alone decides on scores and order. So
 blocks, passes, threads and devices change neither ids nor scores: results are those of scoring every pair in double precision, rounding to
 single, and ordering by score and then by row.
@@ -18,8 +18,9 @@ from umr.progress import Bar
 from umr.protocols import Vectors
 from umr.store.asked import Asked, Places
 from umr.store.best import Keys, Scores, nothing, numbers_of, worst
+from umr.store.halves import lost
 from umr.store.passes import Plan, Planner, Range, depth_of
-from umr.store.rescoring import Listed, rank, score_listed, settle, slack, unsettled
+from umr.store.rescoring import Listed, highest_left_out, rank, score_listed, settle, slack, unsettled
 from umr.store.rows import Rows, check_one_model
 from umr.store.saved import Saved, Scan
 from umr.store.scanning import Cpu, Engine, Lists, Part
@@ -104,8 +105,8 @@ class Streaming:
 
     def _pass(self, queries: Range, bar: Bar | None) -> list[Ranking]:
         slots, queries_QD = self._read_queries(queries)
-        best, longest = self._scan(queries, slots, queries_QD, bar)
-        slack_Q1 = slack(queries_QD, longest)
+        best, longest, rounding = self._scan(queries, slots, queries_QD, bar)
+        slack_Q1, whole_Q1 = slack(queries_QD, longest), slack(queries_QD, longest, rounding)
         floors, listed = [], []
         which = [(slot, number) for slot in slots for number in range(len(self._asked[slot.place].pools))]
         for at, (slot, _) in enumerate(which):
@@ -118,7 +119,7 @@ class Streaming:
         for at, (slot, number) in enumerate(which):
             one = self._asked[slot.place]
             ranking = rank(listed[at].places_QM, scored[at], one.pools[number], one.depth)
-            again = unsettled(ranking[1], floors[at], slack_Q1[slot.rows], one.depth)
+            again = unsettled(ranking[1], highest_left_out(floors[at], whole_Q1[slot.rows], rounding), one.depth)
             if len(again):
                 part_QD, part_Q1 = queries_QD[slot.rows][again], slack_Q1[slot.rows][again]
                 blocks = self._read_blocks(self._blocks_of(slot), 0)
@@ -141,11 +142,11 @@ class Streaming:
             start += last - first
         return slots, queries_QD
 
-    def _scan(self, queries: Range, slots: list[_Slot], queries_QD: Vectors, bar: Bar | None) -> tuple[list[Keys], float]:
-        """Lists of all queries and pools, and the length of the longest candidate seen."""
+    def _scan(self, queries: Range, slots: list[_Slot], queries_QD: Vectors, bar: Bar | None) -> tuple[list[Keys], float, float]:
+        """Lists of all queries and pools, the length of the longest candidate seen, and the most that rounding took from one."""
         before = self._saved.scan(queries) if self._saved is not None else None
         best = before.best if before is not None else self._nothing(slots)
-        longest, done = (before.longest, before.done) if before is not None else (0.0, 0)
+        longest, rounding, done = (before.longest, before.rounding, before.done) if before is not None else (0.0, 0.0, 0)
         lists, at = list[Lists](), 0
         for slot in slots:
             pools = len(self._asked[slot.place].pools)
@@ -156,15 +157,17 @@ class Streaming:
             bar.advance(sum(stop - start for start, stop in blocks if stop <= done))
         for start, block_BD in self._read_blocks(blocks, done):
             longest = max(longest, float(np.sqrt(np.einsum("bd,bd->b", block_BD, block_BD).max())))
+            if self._engine.half:
+                rounding = max(rounding, float(lost(block_BD).max()), float(np.finfo(np.float32).tiny))  # also where nothing was lost
             block = self._engine.put(block_BD)
             for slot, own in zip(slots, lists, strict=True):
                 if parts := self._parts(slot, start, start + len(block_BD)):
                     own.see(block, parts)
             if self._saved is not None and self._saved.due():
-                self._saved.keep(queries, Scan(start + len(block_BD), longest, self._keys(slots, lists)))
+                self._saved.keep(queries, Scan(start + len(block_BD), longest, rounding, self._keys(slots, lists)))
             if bar:
                 bar.advance(len(block_BD))
-        return self._keys(slots, lists), longest
+        return self._keys(slots, lists), longest, rounding
 
     def _nothing(self, slots: list[_Slot]) -> list[Keys]:
         asked = [(slot, self._asked[slot.place]) for slot in slots]
