@@ -178,9 +178,9 @@ def linear_weights(module: torch.nn.Module) -> int:
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, torch.nn.Linear))
 
 
-def matrix_rate(size: int = 2048, repeats: int = 5) -> float:
-    """Multiply-adds a second of a square fp32 matrix product, the best of several."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def matrix_rate(dtype: torch.dtype = torch.float32, size: int = 2048, repeats: int = 5) -> float:
+    """Multiply-adds a second of a square matrix product, the best of several."""
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     torch.mm(a, b)
     return size**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(repeats))
 

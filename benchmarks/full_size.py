@@ -9,8 +9,8 @@ are 50 %, and the script stops where one is not. Vectors are kept in FOLDER, too
 interrupted one goes on.
 
 The search is compared with two limits measured in the same process: bytes of vectors read at the bandwidth of memory, and operations at
-the rate of a large fp32 matrix product. `peak_rss_bytes` is that of the whole process, whatever it did. Prints a table and writes
-benchmarks/results/full_size.json; with another scale than 1, benchmarks/results/full_size_<scale>.json.
+the rate of a large matrix product in the precision of the first scoring. `peak_rss_bytes` is that of the whole process, whatever it did.
+Prints a table and writes benchmarks/results/full_size.json; with another scale than 1, benchmarks/results/full_size_<scale>.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from umr.evaluation import EvaluationResult, evaluate, published, searches
 from umr.files import write_text
 from umr.items import Item, Side
 from umr.protocols import Vectors
-from umr.store import Streaming, parse_bytes
+from umr.store import Streaming, default_engine, parse_bytes
 
 RESULTS = Path(__file__).parent / "results"
 # Test queries of the settings in M-BEIR's order, rounded as published.
@@ -222,6 +222,7 @@ def report(
     reading, searching = 2 * dimension * plan.reads, found.seconds["searching"]
     # A candidate of a local pool is scored once for both pools.
     arithmetic = 2 * dimension * candidates * queries
+    half = default_engine(arithmetic // 2).half
     memory = parse_bytes(arguments.memory)
     return {
         "date": date.today().isoformat(),
@@ -242,7 +243,8 @@ def report(
         "seconds": {name: None if value is None else round(value, 1) for name, value in seconds.items()},
         "bytes_read": reading,
         "share_of_bandwidth_limit": reading / able["read"] / searching,
-        "share_of_arithmetic_limit": arithmetic / able["matrix"] / searching,
+        "precision": "bfloat16" if half else "float32",
+        "share_of_arithmetic_limit": arithmetic / able["matrix_half" if half else "matrix"] / searching,
         "averages": {pool: round(values["main"], 3) for pool, values in found.averages.items()},
     }
 
@@ -250,14 +252,15 @@ def report(
 def print_table(result: dict[str, Any]) -> None:
     able = result["limits"]
     print(f"\n{result['date']}, {result['machine']['cpu']}, {result['machine']['cores']} cores, {able['threads']} threads")
-    print(f"reads {able['read'] / 1e9:.1f} GB/s, multiplies {able['matrix'] / 1e9:.0f} GFLOP/s (fp32)")
+    print(f"reads {able['read'] / 1e9:.1f} GB/s")
+    print(f"multiplies {able['matrix'] / 1e9:.0f} GFLOP/s (fp32), {able['matrix_half'] / 1e9:.0f} (bfloat16)")
     print(f"{result['candidates']} candidates, {result['queries']} queries, {result['dimension']} dimensions, k = {result['depth']}")
     print(f"passes: {result['passes']}; bytes read: {result['bytes_read'] / 1e9:.2f} GB\n")
     for name, value in result["seconds"].items():
         print(f"{name:28}" + (f"{value:10.1f} s" if value is not None else "  was there"))
     print(f"{'peak memory':28}{result['peak_rss_bytes'] / 2**30:10.2f} GiB of {result['memory_bytes'] / 2**30:.2f} GiB")
     print(f"{'of the bandwidth limit':28}{100 * result['share_of_bandwidth_limit']:10.1f} %")
-    print(f"{'of the arithmetic limit':28}{100 * result['share_of_arithmetic_limit']:10.1f} %")
+    print(f"{'of the arithmetic limit':28}{100 * result['share_of_arithmetic_limit']:10.1f} % ({result['precision']})")
 
 
 if __name__ == "__main__":

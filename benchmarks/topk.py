@@ -6,8 +6,8 @@ All search the same unit vectors for the same queries, taking turns, after a che
 NumPy score in single precision alone, so the last few may change places). Ours reads fp16 from a store on disk ("ours"), which is half
 the bytes, and fp32 in memory ("ours, in memory"), which is what the others read. One query at a time is bound by memory: the limit is
 the bytes of the candidates over the measured read bandwidth. Many queries are bound by arithmetic: the limit is 2 Q N D operations at
-the rate of a large matrix product. faiss takes part where it is installed: pip install faiss-cpu. Prints a table and writes
-benchmarks/results/topk.json.
+the rate of a large matrix product, in the precision that ours takes for its first scoring (bfloat16 in long searches where the CPU has
+it). faiss takes part where it is installed: pip install faiss-cpu. Prints a table and writes benchmarks/results/topk.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from encode import machine
 from limits import limits
 
-from umr.store import ArrayRows, VectorStore, exact_topk
+from umr.store import ArrayRows, VectorStore, default_engine, exact_topk
 
 RESULT = Path(__file__).parent / "results" / "topk.json"
 SHARD = 4096
@@ -41,9 +41,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=200_000)
     parser.add_argument("--dimension", type=int, default=768)
-    parser.add_argument("--queries", type=int, nargs="+", default=[1, 1000])
+    parser.add_argument("--queries", type=int, nargs="+", default=[1, 1000, 10000])
     parser.add_argument("--k", type=int, default=50)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     if importlib.util.find_spec("faiss") is None:
         print("faiss is not installed and left out; to compare with it: pip install faiss-cpu")
@@ -127,13 +127,16 @@ def compare(sides: dict[str, Search], vectors_ND: np.ndarray, count: int, k: int
             search(queries, k)
             times[name].append(time.perf_counter() - start)
     reading = {name: vectors_ND.size * (2 if name == "ours" else 4) / able["read"] for name in sides}
-    arithmetic = 2 * count * vectors_ND.size / able["matrix"]
+    half = default_engine(count * vectors_ND.size).half
+    operations = 2 * count * vectors_ND.size
+    arithmetic = {name: operations / able["matrix_half" if half and name.startswith("ours") else "matrix"] for name in sides}
     return {
         "queries": count,
+        "precision": "bfloat16" if half else "float32",
         "agreement": agreement,
         "seconds": {name: figures(values) for name, values in times.items()},
         "limit_seconds": {"reading": reading, "arithmetic": arithmetic},
-        "share_of_limit": {name: max(reading[name], arithmetic) / min(values) for name, values in times.items()},
+        "share_of_limit": {name: max(reading[name], arithmetic[name]) / min(values) for name, values in times.items()},
     }
 
 
@@ -145,12 +148,14 @@ def print_table(result: dict[str, Any]) -> None:
     about, able = result["machine"], result["limits"]
     print(f"\n{result['date']}, {about['cpu']}, {about['cores']} cores, {able['threads']} threads")
     print(
-        f"reads {able['read'] / 1e9:.1f} GB/s, copies {able['copy'] / 1e9:.1f} GB/s, multiplies {able['matrix'] / 1e9:.0f} GFLOP/s (fp32)"
+        f"reads {able['read'] / 1e9:.1f} GB/s, copies {able['copy'] / 1e9:.1f} GB/s, multiplies {able['matrix'] / 1e9:.0f} GFLOP/s (fp32), "
+        f"{able['matrix_half'] / 1e9:.0f} (bfloat16)"
     )
     print(f"{result['candidates']} candidates, {result['dimension']} dimensions, k = {result['k']}")
     for row in result["batches"]:
-        bound = "memory" if max(row["limit_seconds"]["reading"].values()) > row["limit_seconds"]["arithmetic"] else "arithmetic"
-        print(f"\n{row['queries']} {'query' if row['queries'] == 1 else 'queries'} at once, bound by {bound}")
+        limit = row["limit_seconds"]
+        bound = "memory" if limit["reading"]["NumPy"] > limit["arithmetic"]["NumPy"] else "arithmetic"
+        print(f"\nqueries at once: {row['queries']}; bound by {bound}; ours proposes in {row['precision']}")
         print(f"{'':20}{'median':>10}{'lowest':>10}{'highest':>10}{'of limit':>12}")
         for name, values in row["seconds"].items():
             line = "".join(f"{1000 * values[key]:10.1f}" for key in ("median", "lowest", "highest"))

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from umr.store import topk
-from umr.store.topk import ArrayRows, exact_topk
+from umr.store import ArrayRows, exact_topk, scanning
 
 
 def brute_force(queries: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +78,7 @@ def test_not_a_number_is_refused() -> None:
 def test_a_long_scan_goes_through_several_query_groups() -> None:
     rng = np.random.default_rng(1)
     candidates = rng.integers(-8, 9, (2000, 8)).astype(np.float32)
-    queries = rng.integers(-8, 9, (topk.QUERIES + 10, 8)).astype(np.float32)
+    queries = rng.integers(-8, 9, (scanning.QUERIES + 10, 8)).astype(np.float32)
     rows, scores = exact_topk(queries, ArrayRows(candidates), 5, block=300)
     expected_rows, expected_scores = brute_force(queries, candidates, 5)
     assert np.array_equal(scores, expected_scores)

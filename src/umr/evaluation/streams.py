@@ -8,20 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from umr.errors import RecipeError
-from umr.store import (
-    Among,
-    Asked,
-    Cpu,
-    Laid,
-    Saved,
-    Streaming,
-    TooLittle,
-    VectorStore,
-    VectorView,
-    default_engine,
-    resident,
-    size_text,
-)
+from umr.store import Among, Asked, Laid, Saved, Streaming, TooLittle, VectorStore, VectorView, resident, size_text
+from umr.store.streaming import quickest
 
 
 class Stream:
@@ -74,12 +62,8 @@ def plan(stream: Stream, asked: Sequence[Asked], memory: int | None, saved: Save
     stream.rows.release()
     held = resident() if memory is not None else 0
     room = None if memory is None else memory - held
-    multiplications = stream.rows.dimension * sum(len(one.queries) * max(map(len, one.pools), default=0) for one in asked)
     try:
-        try:
-            return Streaming(stream.rows, asked, room, default_engine(multiplications), saved)
-        except TooLittle:
-            return Streaming(stream.rows, asked, room, Cpu(), saved)
+        return quickest(stream.rows, asked, room, saved)
     except TooLittle as error:
         raise RecipeError(
             f"memory {size_text(memory or 0)} is too little for this search: the process holds {size_text(held)} and needs at least "

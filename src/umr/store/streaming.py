@@ -19,11 +19,11 @@ from umr.protocols import Vectors
 from umr.store.asked import Asked, Places
 from umr.store.best import Keys, Scores, nothing, numbers_of, worst
 from umr.store.halves import lost
-from umr.store.passes import Plan, Planner, Range, depth_of
+from umr.store.passes import Plan, Planner, Range, Shape, TooLittle, depth_of
 from umr.store.rescoring import Listed, highest_left_out, rank, score_listed, settle, slack, unsettled
 from umr.store.rows import Rows, check_one_model
 from umr.store.saved import Saved, Scan
-from umr.store.scanning import Cpu, Engine, Lists, Part
+from umr.store.scanning import Cpu, Engine, Lists, Part, default_engine
 
 Ranking: TypeAlias = tuple[Places, Scores]
 """Rows of a pool, best first, and scores, both of shape (Q, min(k, N))."""
@@ -195,6 +195,35 @@ class Streaming:
             if len(places_C):
                 parts.append(Part(number, places_C - np.uint32(start), places_C))
         return parts
+
+
+def quickest(
+    stream: Rows, asked: Sequence[Asked], memory: int | None = None, saved: Saved | None = None, block: int | None = None
+) -> Streaming:
+    """A search by the quickest engine there is, and by the CPU's where a GPU has no room for it.
+
+    Args:
+        stream: as in `Streaming`, and so are `asked`, `memory` and `saved`.
+        asked: queries and their pools.
+        memory: bytes.
+        saved: what is kept.
+        block: candidates of a matrix product at most; by default as the engine has it.
+
+    Raises:
+        TooLittle: `memory` is too little. Says how much would do.
+        StoreError: vectors of different models.
+    """
+    multiplications = stream.dimension * sum(len(one.queries) * max(map(len, one.pools), default=0) for one in asked)
+
+    def by(engine: Engine) -> Streaming:
+        if block is not None:
+            engine.shapes = tuple(Shape(min(one.block, block), one.group) for one in engine.shapes)
+        return Streaming(stream, asked, memory, engine, saved)
+
+    try:
+        return by(default_engine(multiplications))
+    except TooLittle:
+        return by(Cpu())
 
 
 def _empty(queries: int, depth: int) -> Ranking:

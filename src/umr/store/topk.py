@@ -8,14 +8,12 @@ from umr.progress import Bar
 from umr.protocols import Vectors
 from umr.store.asked import Among, Asked, Places
 from umr.store.best import Scores
-from umr.store.passes import Shape
 from umr.store.rows import ArrayRows, Rows
-from umr.store.scanning import BLOCK, QUERIES, Cpu
-from umr.store.streaming import Streaming
+from umr.store.streaming import quickest
 
 
 def exact_topk(
-    queries_QD: Vectors, candidates: Rows, k: int, block: int = BLOCK, bar: Bar | None = None, memory: int | None = None
+    queries_QD: Vectors, candidates: Rows, k: int, block: int | None = None, bar: Bar | None = None, memory: int | None = None
 ) -> tuple[Places, Scores]:
     """Find the `k` candidates with the largest inner product, best first; of equal scores the lower row comes first.
 
@@ -23,7 +21,7 @@ def exact_topk(
         queries_QD: finite float32, shape (Q, D).
         candidates: N < 2**32 vectors of the same dimension.
         k: results a query; where there are fewer than k candidates, all of them are returned.
-        block: candidates read at a time, at most; changes memory use and speed only.
+        block: candidates read at a time, at most, by default as many as is quick; changes memory use and speed only.
         bar: advanced by the number of candidates seen.
         memory: bytes that the search may take beside `queries_QD`; by default as much as one pass takes.
 
@@ -33,11 +31,6 @@ def exact_topk(
     Raises:
         RecipeError: `memory` is too little.
     """
-    engine = Cpu()
-    engine.shapes = tuple(Shape(min(one.block, block), one.group) for one in Cpu.shapes)
     asked = Asked(ArrayRows(np.ascontiguousarray(queries_QD, np.float32)), [Among.run(0, len(candidates))], k)
-    ((ranking,),) = Streaming(candidates, [asked], memory, engine).run(bar)
+    ((ranking,),) = quickest(candidates, [asked], memory, block=block).run(bar)
     return ranking
-
-
-__all__ = ["BLOCK", "QUERIES", "ArrayRows", "Rows", "exact_topk"]
