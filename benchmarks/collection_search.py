@@ -5,9 +5,10 @@
 Rows of four modalities share meanings, and each modality lies about a mean of its own, `--gap` long where meanings have length 1. Queries
 are vectors of the text cone with noise. They are asked without a filter, with one that a random tenth of the rows passes, with one that
 whole meanings pass (together about a tenth), and for videos alone, which lie in another cone. Recall is against an exact search by matrix
-products. Every other side is set up as its documentation says, and tried with several settings; shown is the first that reaches a recall
-of 0.95 without a filter, as one would set it, and what this setting does under the filters. Latency is one query after the other,
-throughput is as many threads as processors. Prints a table and writes it, with JSON, to benchmarks/results/collection_search.*.
+products. `umr` gives ids, as the other sides do; `Collection.search` is a whole search but for the model: what it would give is there
+already. Every other side is set up as its documentation says, and tried with several settings; shown is the first that reaches a recall of
+0.95 without a filter, as one would set it, and what this setting does under the filters. Latency is one query after the other, throughput
+is as many threads as processors. Prints a table and writes it, with JSON, to benchmarks/results/collection_search-ROWS.*.
 """
 
 from __future__ import annotations
@@ -16,54 +17,32 @@ import argparse
 import importlib.util
 import json
 import os
+import resource
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from cone_corpus import BLOCK, Case, Corpus, K, cases_of, exact, load, make, name
 from encode import machine
 
-from umr.search.filters import Filter
-from umr.search.flat import widen
+from umr.items import Item
+from umr.protocols import Vectors
+from umr.search.collection import Collection
 from umr.search.lance import ROWS, LanceTable
-from umr.search.lance_rows import schema
+from umr.search.scoring import widen
+from umr.search.settings import CollectionSettings
 from umr.store import resident
 
-RESULT = Path(__file__).parent / "results" / "collection_search"
-SHARES = {"text": 0.4, "image": 0.3, "image,text": 0.2, "video": 0.1}
-MEANINGS, BLOCK, K, ENOUGH = 1000, 16_384, 10, 0.95
-TENTH = (100, 350)  # meanings, from the most frequent on, that a tenth of the rows have
+RESULTS = Path(__file__).parent / "results"
+ENOUGH = 0.95
 
 Ids = list[str]
 Ask = Callable[[np.ndarray], Ids]
-
-
-@dataclass
-class Corpus:
-    """Vectors in row order, and what filters look at."""
-
-    vectors_ND: np.ndarray
-    modality_N: np.ndarray
-    meaning_N: np.ndarray
-    tenth_N: np.ndarray
-    queries_QD: np.ndarray
-
-
-@dataclass
-class Case:
-    """One kind of filter: as we, LanceDB and faiss are told of it."""
-
-    name: str
-    where: Filter | None
-    modalities: list[str] | None
-    sql: str | None
-    passing_N: np.ndarray | None
 
 
 def main() -> None:
@@ -80,9 +59,9 @@ def main() -> None:
         result = measure(Path(temporary) / "collection", arguments)
     text = table_of(result)
     print(text)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
-    RESULT.with_suffix(".txt").write_text(text + "\n")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"collection_search-{arguments.rows}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"collection_search-{arguments.rows}.txt").write_text(text + "\n")
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -90,12 +69,11 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     cases = cases_of(corpus)
     truth = {case.name: exact(corpus, case) for case in cases}
     table, loading = timed(lambda: load(folder, corpus))
-    sides: list[dict[str, Any]] = []
+    sides = our_sides(table, corpus, cases, truth, arguments)
     if not arguments.only_ours:
-        sides += [lancedb_side(folder, corpus, cases, truth, arguments)]
+        sides.append(lancedb_side(folder, corpus, cases, truth, arguments))
         if importlib.util.find_spec("faiss"):
-            sides += [faiss_side(corpus, cases, truth, arguments)]
-    sides.insert(0, our_side(table, corpus, cases, truth, arguments))
+            sides.append(faiss_side(corpus, cases, truth, arguments))
     return {
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -105,121 +83,63 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "gap": arguments.gap,
         "k": K,
         "loading_seconds": loading,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,  # all sides, corpus and mapped files included
         "sides": sides,
     }
 
 
-def make(arguments: argparse.Namespace) -> Corpus:
-    """Unit vectors: a meaning, a variation of it, and the modality's mean; the spectrum falls as 1/i in a random basis."""
-    draw = np.random.default_rng(0)
-    dimension = arguments.dimension
-    spectrum_D = (1 / np.sqrt(np.arange(1, dimension + 1))).astype(np.float32)
-    spectrum_D /= np.linalg.norm(spectrum_D)
-    basis_DD = np.linalg.qr(draw.standard_normal((dimension, dimension)))[0].astype(np.float32)
-    meanings_MD = draw.standard_normal((MEANINGS, dimension), np.float32) * spectrum_D
-    means = {modality: unit(draw.standard_normal((1, dimension), np.float32)) * arguments.gap for modality in SHARES}
-    often_M = 1 / np.arange(1, MEANINGS + 1)
-    modality_N = draw.choice(list(SHARES), arguments.rows, p=list(SHARES.values()))
-    meaning_N = draw.choice(MEANINGS, arguments.rows, p=often_M / often_M.sum())
+def our_sides(
+    table: LanceTable, corpus: Corpus, cases: list[Case], truth: dict[str, list[set[str]]], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Our search for ids, and a whole search for hits."""
+    before = resident()
+    _, building = timed(lambda: table.nearest(corpus.queries_QD[:1], K))
+    again = LanceTable.open(table.folder)
+    _, opening = timed(lambda: again.nearest(corpus.queries_QD[:1], K))
+    again.close()
+    encoder = Prepared(corpus.queries_QD)
+    settings = CollectionSettings(model="prepared", fingerprint=encoder.fingerprint, dimension=encoder.dimension)
+    collection = Collection(table.folder, settings, table, encoder)
+    stages: dict[str, list[float]] = {}
 
-    def vectors(modality: np.ndarray, meaning: np.ndarray) -> np.ndarray:
-        varied = meanings_MD[meaning] + 0.6 * draw.standard_normal((len(meaning), dimension), np.float32) * spectrum_D
-        return unit(varied @ basis_DD + np.concatenate([means[one] for one in modality]))
+    def ids(case: Case) -> Ask:
+        return lambda query_D: [near.id for near in table.nearest(query_D[None], K, case.where, case.modalities)[0]]
 
-    vectors_ND = np.empty((arguments.rows, dimension), np.float16)
-    for start in range(0, arguments.rows, BLOCK):
-        some = slice(start, start + BLOCK)
-        vectors_ND[some] = vectors(modality_N[some], meaning_N[some])
-    asked = draw.choice(MEANINGS, arguments.queries, p=often_M / often_M.sum())
-    queries_QD = vectors(np.full(arguments.queries, "text"), asked)
-    return Corpus(vectors_ND, modality_N, meaning_N, draw.integers(10, size=arguments.rows), queries_QD)
+    def hits(case: Case) -> Ask:
+        def ask(query_D: np.ndarray) -> Ids:
+            results = collection.search(encoder.text_of(query_D), where=case.where, modalities=case.modalities, k=K)
+            for stage, seconds in results.seconds.items():
+                stages.setdefault(f"{case.name}: {stage}", []).append(1000 * seconds)
+            return results.ids
 
+        return ask
 
-def unit(wide_ND: np.ndarray) -> np.ndarray:
-    return wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)
-
-
-def cases_of(corpus: Corpus) -> list[Case]:
-    low, high = TENTH
-    meanings = (corpus.meaning_N >= low) & (corpus.meaning_N < high)
-    # LanceDB is asked about columns of its own, of the right type, which it filters more quickly than our JSON text.
+    nearest = {case.name: tried(ids(case), corpus, truth[case.name], arguments.seconds) for case in cases}
+    grown = (resident() - before) / 1e6
+    whole = {case.name: tried(hits(case), corpus, truth[case.name], arguments.seconds) for case in cases}
+    assert table._tier is not None
+    about = {"build_seconds": building, "opening_seconds": opening, "grown_mb": grown, "stats": table._tier.stats()}
+    medians = {stage: float(np.median(times)) for stage, times in stages.items()}
     return [
-        Case("no filter", None, None, None, None),
-        Case("random tenth", Filter.parse({"tenth": 3}), None, "tenth = 3", corpus.tenth_N == 3),
-        Case(
-            "whole meanings", Filter.parse({"meaning": {"gte": low, "lt": high}}), None, f"meaning >= {low} AND meaning < {high}", meanings
-        ),
-        Case("another modality", None, ["video"], "modality = 'video'", corpus.modality_N == "video"),
+        {"name": "umr", "setting": "as calibrated", **about, "cases": nearest},
+        {"name": "umr, Collection.search", "setting": "without the model", "stages_p50_ms": medians, "cases": whole},
     ]
 
 
-def exact(corpus: Corpus, case: Case) -> list[set[str]]:
-    """Ids of the ten best of each query, by matrix products over all that passes."""
-    rows = np.arange(len(corpus.vectors_ND)) if case.passing_N is None else np.flatnonzero(case.passing_N)
-    best_QK = np.full((len(corpus.queries_QD), K), -np.inf, np.float32)
-    rows_QK = np.full(best_QK.shape, -1)
-    for start in range(0, len(rows), BLOCK):
-        some = rows[start : start + BLOCK]
-        scores_QB = np.concatenate([best_QK, corpus.queries_QD @ widen(corpus.vectors_ND[some]).T], axis=1)
-        numbers_QB = np.concatenate([rows_QK, np.broadcast_to(some, (len(rows_QK), len(some)))], axis=1)
-        order = np.argpartition(-scores_QB, K, axis=1)[:, :K]
-        best_QK, rows_QK = np.take_along_axis(scores_QB, order, 1), np.take_along_axis(numbers_QB, order, 1)
-    return [{name(row) for row in one.tolist()} for one in rows_QK]
+class Prepared:
+    """An encoder whose vectors are there already: a query's text is its number."""
 
+    def __init__(self, queries_QD: Vectors) -> None:
+        self._queries_QD = queries_QD
+        self._number = {query_D.tobytes(): number for number, query_D in enumerate(queries_QD)}
+        self.dimension = queries_QD.shape[1]
+        self.fingerprint = "prepared"
 
-def name(row: int) -> str:
-    return f"{row:08d}"
+    def text_of(self, query_D: np.ndarray) -> str:
+        return str(self._number[query_D.tobytes()])
 
-
-def load(folder: Path, corpus: Corpus) -> LanceTable:
-    """Make the collection; with the fields that filters ask for once as metadata, and once as columns for LanceDB."""
-    import lancedb
-
-    dimension = corpus.vectors_ND.shape[1]
-    table = LanceTable.create(folder, dimension)
-    rows = lancedb.connect(folder).open_table(ROWS)
-    rows.add_columns([pa.field("tenth", pa.int64()), pa.field("meaning", pa.int64())])
-    rows.add(pa.RecordBatchReader.from_batches(rows.schema, batches(corpus, rows.schema)))
-    return table
-
-
-def batches(corpus: Corpus, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
-    count, dimension = corpus.vectors_ND.shape
-    for start in range(0, count, BLOCK):
-        numbers = range(start, min(start + BLOCK, count))
-        some = slice(start, numbers[-1] + 1)
-        tenth, meaning = corpus.tenth_N[some].tolist(), corpus.meaning_N[some].tolist()
-        empty = {field.name: [b"" if field.name == "thumbnail" else ""] * len(numbers) for field in schema(dimension)}
-        columns = empty | {
-            "id": [name(number) for number in numbers],
-            "modality": corpus.modality_N[some].tolist(),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(corpus.vectors_ND[some].reshape(-1)), dimension),
-            "metadata": [f'{{"meaning":{one},"tenth":{other}}}' for one, other in zip(meaning, tenth, strict=True)],
-            "tenth": tenth,
-            "meaning": meaning,
-            **{field: [None] * len(numbers) for field in ("page", "start", "end")},
-            "changed": [0] * len(numbers),
-        }
-        yield pa.RecordBatch.from_pydict(columns, schema=wanted)
-
-
-def our_side(table: LanceTable, corpus: Corpus, cases: list[Case], truth: dict[str, list[set[str]]], arguments: Any) -> dict[str, Any]:
-    before = resident()
-    _, building = timed(lambda: table.nearest(corpus.queries_QD[:1], K))
-
-    def ask(case: Case) -> Ask:
-        return lambda query_D: [near.id for near in table.nearest(query_D[None], K, case.where, case.modalities)[0]]
-
-    found = {case.name: tried(ask(case), corpus, truth[case.name], arguments.seconds) for case in cases}
-    assert table._tier is not None
-    return {
-        "name": "umr",
-        "setting": "as calibrated",
-        "build_seconds": building,
-        "grown_mb": (resident() - before) / 1e6,
-        "stats": table._tier.stats(),
-        "cases": found,
-    }
+    def encode(self, items: Sequence[Item], *_: object) -> Vectors:
+        return self._queries_QD[[int(item.text) for item in items]]
 
 
 def lancedb_side(folder: Path, corpus: Corpus, cases: list[Case], truth: dict[str, list[set[str]]], arguments: Any) -> dict[str, Any]:
@@ -330,9 +250,12 @@ def table_of(result: dict[str, Any]) -> str:
     lines = [
         f"{result['date']}, {about['cpu']}, {about['cores']} cores, load {result['load'][0]:.1f} when it ended",
         f"{result['rows']} rows x {result['dimension']}, four modality cones, gap {result['gap']}, k = {result['k']}",
+        f"at most {result['peak_gb']:.1f} GB of memory, for all sides together",
     ]
     for side in result["sides"]:
-        lines += ["", f"{side['name']} ({side['setting']}), built in {side['build_seconds']:.1f} s"]
+        built = f", built in {side['build_seconds']:.1f} s" if "build_seconds" in side else ""
+        built += f", opened again in {side['opening_seconds']:.1f} s" if "opening_seconds" in side else ""
+        lines += ["", f"{side['name']} ({side['setting']}){built}"]
         lines.append(f"{'':20}{'recall@10':>10}{'p50 ms':>10}{'p99 ms':>10}{'queries/s':>12}")
         for case, one in side["cases"].items():
             lines.append(f"{case:20}{one['recall']:10.3f}{one['p50_ms']:10.2f}{one['p99_ms']:10.2f}{one['queries_per_second']:12.0f}")

@@ -20,7 +20,9 @@ import numpy.typing as npt
 
 from umr.progress import progress
 from umr.protocols import Vectors
-from umr.search.flat import FEW, Half, Rows, in_this_thread, sample_rows, widen
+from umr.search.flat import in_this_thread, sample_rows
+from umr.search.scoring import Half, Rows, widen
+from umr.search.together import FEW
 
 TRAINING = 40
 """Vectors a cell that k-means sees."""

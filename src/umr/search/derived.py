@@ -4,7 +4,7 @@ index/
   lock                      held while an index is built
   base-VERSION/             made under another name, then renamed: it is whole or not there
     manifest.json           format, dimension, when it was made, and per partition: modality, rows, plans, files with sizes
-    0.columns.arrow         the fields that filters read, with the ids
+    0.columns.arrow         everything else of the rows: the fields that filters read, and what hits show
     0.vectors.f16           unit vectors, row after row
     0.signs.u8, 0.mean.f32  packed sign bits, and what they are about
     0.cells.faiss           where there are cells
@@ -17,7 +17,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -29,18 +31,21 @@ import pyarrow.compute as pc
 
 from umr.errors import StoreError
 from umr.search.approximate import Cells
-from umr.search.columns import KEPT, Columns
-from umr.search.flat import Half, Signs, faiss_or_none, mean_of, pack_all, sample_rows
+from umr.search.columns import CHANGED, KEPT, SHOWN, Columns
+from umr.search.flat import Signs, faiss_or_none, mean_of, pack_all, sample_rows
 from umr.search.metadata import FILTER_COLUMNS
 from umr.search.partition import Partition
 from umr.search.plans import Limits, Plans, calibrate
+from umr.search.scoring import Half
 
 Scan: TypeAlias = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
 
 SCANNED = (*FILTER_COLUMNS, "vector")
-"""Columns that an index is made of."""
+"""Columns of rows that have changed since an index was built."""
+WHOLE = (*SCANNED, *SHOWN, CHANGED)
+"""Columns that an index is built of."""
 DELTA = "delta.arrow"
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished-"
 
@@ -86,27 +91,25 @@ def build(scan: Scan, folder: Path, version: str, dimension: int, limits: Limits
 
 
 def _write_rows(scan: Scan, making: Path, dimension: int) -> list[dict[str, Any]]:
-    """Write vectors as they come, and columns at the end; gives the partitions, ordered by modality."""
-    vectors: dict[str, BinaryIO] = {}
-    columns: dict[str, list[pa.Table]] = {}
-    try:
-        for batch in scan(SCANNED):
+    """Write rows as they come; gives the partitions, ordered by modality."""
+    files: dict[str, tuple[BinaryIO, pa.RecordBatchFileWriter]] = {}
+    count: Counter[str] = Counter()
+    with ExitStack() as opened:
+        for batch in scan(WHOLE):
             table = pa.table(batch) if not isinstance(batch, pa.Table) else batch
             for modality, rows in by_modality(table):
-                if modality not in vectors:
-                    vectors[modality] = (making / f"{len(vectors)}.vectors.f16").open("wb")
-                vectors[modality].write(half_vectors(rows["vector"], dimension).tobytes())
-                columns.setdefault(modality, []).append(rows.select(KEPT))
-    finally:
-        for file in vectors.values():
-            file.close()
-    partitions = []
-    for number, (modality, tables) in enumerate(columns.items()):
-        table = pa.concat_tables(tables).combine_chunks()
-        with pa.OSFile(str(making / f"{number}.columns.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-        partitions.append({"modality": modality, "rows": len(table), "name": str(number), "plans": {}})
-    return sorted(partitions, key=lambda one: str(one["modality"]))
+                kept = rows.select((*KEPT, *SHOWN, CHANGED)).combine_chunks()
+                if modality not in files:
+                    name = str(making / str(len(files)))
+                    columns = opened.enter_context(pa.OSFile(f"{name}.columns.arrow", "wb"))
+                    writer = opened.enter_context(pa.ipc.new_file(columns, kept.schema))
+                    files[modality] = opened.enter_context(Path(f"{name}.vectors.f16").open("wb")), writer
+                vectors, writer = files[modality]
+                vectors.write(half_vectors(rows["vector"], dimension).tobytes())
+                writer.write_table(kept)
+                count[modality] += len(kept)
+    made = [{"modality": modality, "rows": count[modality], "name": str(number), "plans": {}} for number, modality in enumerate(files)]
+    return sorted(made, key=lambda one: str(one["modality"]))
 
 
 def _add_signs(making: Path, partitions: list[dict[str, Any]], dimension: int, limits: Limits) -> None:

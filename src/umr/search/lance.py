@@ -187,9 +187,10 @@ class LanceTable:
     def rows(self, ids: Sequence[str], vectors: bool = False) -> list[Row]:
         """See `Table.rows`."""
         columns = (*PAYLOAD, "vector") if vectors else PAYLOAD
-        wanted = list(dict.fromkeys(ids))
-        found: dict[str, Row] = {}
         with _reported(self.folder):
+            tier = self._tier
+            found = {} if tier is None else tier.rows(ids, self.version(), vectors)
+            wanted = [id for id in dict.fromkeys(ids) if id not in found]
             for start in range(0, len(wanted), _ASKED):
                 for batch in self._read(columns, one_of("id", wanted[start : start + _ASKED])):
                     found |= {row.id: row for row in from_arrow(batch)}

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from umr.protocols import Vectors
 from umr.search.approximate import Cells
-from umr.search.flat import Half, Rows, Signs, mean_of, sample_rows, widen
+from umr.search.flat import Signs, mean_of, sample_rows
+from umr.search.scoring import Half, Rows, widen
 from umr.store.topk import exact_topk
 
 Method = Literal["exact", "signs", "cells"]

@@ -26,12 +26,17 @@ from umr.errors import StoreError
 from umr.search import changes as changed
 from umr.search.changes import Changes
 from umr.search.columns import KEPT, Columns
+from umr.search.contest import best
 from umr.search.derived import SCANNED, Scan, base_of, bases, build, by_modality, half_vectors, load
 from umr.search.filters import Filter
-from umr.search.flat import Found, Signs, faiss_or_none, mean_of, pack_all
+from umr.search.flat import Signs, faiss_or_none, mean_of, pack_all
+from umr.search.lately import Lately
 from umr.search.partition import Partition
-from umr.search.plans import STRANGER, Limits, Plan, Plans
+from umr.search.plans import STRANGER, Limits, Plan, Plans, depth_of
+from umr.search.rows import Row
+from umr.search.scoring import Found, least_of
 from umr.search.table import Near
+from umr.search.together import FEW, done
 
 _SMALL = 4096  # changes that never need a new index
 _UNTRIED = Plans({STRANGER: (Plan(spread=8), Plan(spread=8))})
@@ -56,6 +61,7 @@ class Tier:
         self._limits = limits
         self._dimension = dimension
         self._changing = threading.Lock()
+        self._lately = Lately()
 
     @classmethod
     def open(cls, scan: Scan, folder: Path, version: str, dimension: int, limits: Limits | None = None) -> Tier:
@@ -87,7 +93,7 @@ class Tier:
             tier = cls(_State(version, tuple(partitions)), dimension, limits)
             if base == current:
                 return tier
-            if (found := _changes(folder, base, partitions, scan, version, dimension, _most(partitions, limits))) is not None:
+            if (found := _changes(folder, base, partitions, scan, version, _most(partitions, limits))) is not None:
                 tier._apply(version, found)
                 return tier
         build(scan, folder, version, dimension, limits)
@@ -174,9 +180,44 @@ class Tier:
         state = self._state
         if k < 1:
             return [[] for _ in queries_QD]
-        asked = [one for one in (*state.base, *state.delta) if modalities is None or one.modality in modalities]
-        found = [(one.columns, one.nearest(queries_QD, k, where, asking)) for one in asked if len(one)] if len(queries_QD) else []
-        return [_merged([(columns, each[number]) for columns, each in found], k) for number in range(len(queries_QD))]
+        asked = [one for one in (*state.base, *state.delta) if len(one) and (modalities is None or one.modality in modalities)]
+        works = [one.work(queries_QD, k, where, asking) for one in asked] if len(queries_QD) else []
+        listed = done(works, apart=len(queries_QD) < FEW)
+        near = []
+        for number, query_D in enumerate(queries_QD):
+            found = best(query_D, [each[number] for each in listed], k, depth_of(k))
+            near.append(self._merged([(one.columns, some) for one, some in zip(asked, found, strict=True)], k))
+        return near
+
+    def rows(self, ids: Sequence[str], version: str, vectors: bool = False) -> dict[str, Row]:
+        """Rows of a version, as far as they have been found lately and lie in the index; none of another version than this one.
+
+        Args:
+            ids: unknown ones are left out, as are rows that came after the index was built.
+            version: of the table.
+            vectors: also their vectors.
+        """
+        state = self._state
+        if state.version != version:
+            return {}
+        partitions = {id(one.columns): one for one in state.base}
+        found = {}
+        for name, (columns, place) in self._lately.of(ids).items():
+            one = partitions.get(id(columns))
+            if one is not None and (one.dead is None or not one.dead[place]):
+                found[name] = columns.row(place, one.vectors_ND[place].copy() if vectors else None)
+        return found
+
+    def _merged(self, found: Sequence[tuple[Columns, Found]], k: int) -> list[Near]:
+        least = least_of(np.concatenate([np.empty(0, np.float32), *(one.scores for _, one in found)]), k)
+        near = []
+        for columns, one in found:
+            best = np.flatnonzero(one.scores >= least)
+            names = columns.names(one.rows[best])
+            if columns.whole:
+                self._lately.note(names, columns, one.rows[best].tolist())
+            near += [Near(id, score) for id, score in zip(names, one.scores[best].tolist(), strict=True)]
+        return sorted(near, key=lambda one: (-one.score, one.id))[:k]
 
     def _unit(self, queries_QD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         queries_QD = np.asarray(queries_QD, np.float32)
@@ -206,21 +247,11 @@ class Tier:
         }
 
 
-def _merged(found: Sequence[tuple[Columns, Found]], k: int) -> list[Near]:
-    scores = np.concatenate([np.empty(0, np.float32), *(one.scores for _, one in found)])
-    least = np.partition(scores, -k)[-k] if len(scores) > k else -np.inf
-    near = []
-    for columns, one in found:
-        best = np.flatnonzero(one.scores >= least)
-        near += [Near(id, score) for id, score in zip(columns.names(one.rows[best]), one.scores[best].tolist(), strict=True)]
-    return sorted(near, key=lambda one: (-one.score, one.id))[:k]
-
-
-def _changes(folder: Path, base: Path, partitions: list[Partition], scan: Scan, version: str, dimension: int, most: int) -> Changes | None:
+def _changes(folder: Path, base: Path, partitions: list[Partition], scan: Scan, version: str, most: int) -> Changes | None:
     """What to add to an earlier index, or None where it is too much."""
     if (known := changed.load(folder, base, version)) is not None:
         return known
-    found = changed.changes_since(partitions, scan, dimension, most)
+    found = changed.changes_since(partitions, scan, most)
     if found is not None:
         changed.save(folder, base, version, found)
     return found

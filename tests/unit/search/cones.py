@@ -1,6 +1,7 @@
 """Rows whose modalities lie in cones apart from each other, as those of real models do, and search by brute force."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,10 @@ def cones(
     often_M = 1 / np.arange(1, MEANINGS + 1)
     found = {}
     for modality, share in shares.items():
-        count = int(rows * share)
-        meaning_N = draw.choice(MEANINGS, count, p=often_M / often_M.sum())
+        some = int(rows * share)
+        meaning_N = draw.choice(MEANINGS, some, p=often_M / often_M.sum())
         offset_D = draw.standard_normal(dimension)
-        vectors_ND = (meanings_MD[meaning_N] + spread * draw.standard_normal((count, dimension)) * spectrum_D) @ basis_DD
+        vectors_ND = (meanings_MD[meaning_N] + spread * draw.standard_normal((some, dimension)) * spectrum_D) @ basis_DD
         vectors_ND += gap * offset_D / np.linalg.norm(offset_D)
         found[modality] = ((vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)).astype(np.float16), meaning_N)
     return found
@@ -43,6 +44,10 @@ def table_of(made: dict[str, tuple[np.ndarray, np.ndarray]]) -> pa.Table:
     ]
     table = pa.concat_tables(parts)
     return table.take(pa.array(draw.permutation(len(table))))
+
+
+_WRITTEN = count(1)
+"""The time at which rows are written, since each call makes new ones."""
 
 
 def rows_of(ids: Sequence[str], modality: str, vectors_ND: np.ndarray, meanings: Sequence[int] | None = None) -> pa.Table:
@@ -62,6 +67,11 @@ def rows_of(ids: Sequence[str], modality: str, vectors_ND: np.ndarray, meanings:
             "start": pa.array([None] * len(ids), pa.float64()),
             "end": pa.array([None] * len(ids), pa.float64()),
             "metadata": pa.array(metadata, pa.string()),
+            "digest": pa.array([f"digest of {id}" for id in ids], pa.string()),
+            "text": pa.array([f"{modality} {id}" for id in ids], pa.string()),
+            "media": pa.array([""] * len(ids), pa.string()),
+            "thumbnail": pa.array([id.encode() for id in ids], pa.binary()),
+            "changed": pa.array([next(_WRITTEN)] * len(ids), pa.int64()),
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.astype(np.float16).ravel()), dimension),
         }
     )

@@ -8,10 +8,13 @@ import pytest
 from umr.search import flat, partition
 from umr.search.approximate import Cells
 from umr.search.columns import KEPT, Columns
+from umr.search.contest import best
 from umr.search.filters import Filter
-from umr.search.flat import Found, Signs, faiss_or_none, mean_of, pack_all, rescore, sample_rows
+from umr.search.flat import Signs, faiss_or_none, mean_of, pack_all, sample_rows
 from umr.search.plans import RESULTS, STRANGER, Limits, Plan, Plans, calibrate, depth_of, method_of
+from umr.search.scoring import Found, rescore
 from umr.search.tier import Tier
+from umr.search.together import done
 from unit.search.cones import Scanned, brute, cones, recall, table_of
 
 faiss: Any = pytest.importorskip("faiss")
@@ -139,7 +142,8 @@ def test_a_filter_that_shuts_out_what_is_near(
     listed = cells.nearest(queries_QD, 400, plans.choose(10, "text").probes, passing)
     plain = [rescore(query_D, vectors_ND, rows, 10) for query_D, rows in zip(queries_QD, listed, strict=True)]
     assert found(plain) < 0.9, "the cells that suffice without a filter do not"
-    assert found(searched.nearest(queries_QD, 10, where, "text")) >= 0.95
+    (listed,) = done([searched.work(queries_QD, 10, where, "text")], apart=False)
+    assert found([best(query_D, [one], 10, 400)[0] for query_D, one in zip(queries_QD, listed, strict=True)]) >= 0.95
 
 
 def test_without_faiss_signs_serve_every_size(

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umr.search import flat
-from umr.search.flat import Signs, exact, faiss_or_none, mean_of, pack, pack_all, rescore, sample_rows, widen
+from umr.search.flat import Signs, faiss_or_none, mean_of, pack, pack_all, sample_rows
+from umr.search.scoring import exact, rescore
 from unit.search.cones import cones
 
 FAISS = pytest.param(faiss_or_none(), id="faiss", marks=pytest.mark.skipif(faiss_or_none() is None, reason="needs faiss"))
@@ -16,13 +17,6 @@ def unit(draw: np.random.Generator, count: int, dimension: int) -> np.ndarray:
     return wide_ND / np.linalg.norm(wide_ND, axis=1, keepdims=True)
 
 
-def test_every_half_is_widened_exactly():
-    every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 64)
-    assert np.array_equal(widen(every), every.astype(np.float32), equal_nan=True)
-    every.flags.writeable = False
-    assert np.array_equal(widen(every[::2, 3:9]), every[::2, 3:9].astype(np.float32), equal_nan=True)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 999),
@@ -32,9 +26,10 @@ def test_every_half_is_widened_exactly():
     depth=st.integers(1, 80),
     some=st.booleans(),
     slice_rows=st.sampled_from([1, 10, 1 << 16]),
+    counted=st.sampled_from([0, 20_000, 1 << 28]),
     engine=st.sampled_from([None, faiss_or_none()]),
 )
-def test_the_nearest_by_signs(seed, count, dimension, asked, depth, some, slice_rows, engine):
+def test_the_nearest_by_signs(seed, count, dimension, asked, depth, some, slice_rows, counted, engine):
     """Against counting signs one by one; rows at equal distance may stand for each other."""
     draw = np.random.default_rng(seed)
     vectors_ND, queries_QD = unit(draw, count, dimension).astype(np.float16), unit(draw, asked, dimension).astype(np.float32)
@@ -42,6 +37,7 @@ def test_the_nearest_by_signs(seed, count, dimension, asked, depth, some, slice_
     rows = np.flatnonzero(draw.random(count) < 0.5) if some else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flat, "SLICE", slice_rows)
+        patch.setattr(flat, "_COUNTED", counted)
         patch.setattr(flat, "threads", lambda: 3)
         listed = Signs(pack_all(vectors_ND, mean_D), mean_D, engine).nearest(queries_QD, depth, rows)
     among = np.arange(count) if rows is None else rows
@@ -54,26 +50,6 @@ def test_the_nearest_by_signs(seed, count, dimension, asked, depth, some, slice_
 def test_bits_are_filled_up_to_words():
     assert pack(np.array([[1.0, -1.0, 1.0]], np.float32), np.zeros(3, np.float32)).tolist() == [[0b10100000, 0, 0, 0, 0, 0, 0, 0]]
     assert pack(np.ones((2, 64), np.float32), np.full(64, 2, np.float32)).tolist() == [[0] * 8] * 2
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 999), count=st.integers(1, 80), k=st.integers(1, 90), some=st.booleans(), step=st.sampled_from([1, 50, 1 << 24]))
-def test_exact_finds_the_best_and_what_ties_with_the_last(seed, count, k, some, step):
-    """Rows occur several times, so that there are ties; each pair is scored alone, whatever stands beside it."""
-    draw = np.random.default_rng(seed)
-    vectors_ND = unit(draw, max(1, count // 4), 33).astype(np.float16)[draw.integers(max(1, count // 4), size=count)]
-    queries_QD = unit(draw, 3, 33).astype(np.float32)
-    rows = np.flatnonzero(draw.random(count) < 0.7) if some else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flat, "SCORES", step)
-        patch.setattr(flat, "BLOCK", 16)
-        found = exact(queries_QD, vectors_ND, k, rows)
-    among = np.arange(count) if rows is None else rows
-    for query_D, one in zip(queries_QD, found, strict=True):
-        scores_R = (vectors_ND[among].astype(np.float64) * query_D).sum(axis=1).astype(np.float32)
-        least = np.sort(scores_R)[::-1][min(k, len(among)) - 1] if len(among) else 0
-        assert sorted(one.rows.tolist()) == among[scores_R >= least].tolist()
-        assert one.scores.tolist() == [scores_R[np.flatnonzero(among == row)[0]] for row in one.rows]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,5 +1,6 @@
 """What is particular to LanceDB: making and opening, upkeep by counts, and fast search that follows the table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,36 @@ def test_fast_search_follows_small_changes_and_is_opened_anew_after_large_ones(t
     assert len(found(50)) == 20 and len(opened) == 2
     table.close()
     assert len(found(50)) == 20 and len(opened) == 3
+
+
+def test_rows_that_were_found_are_read_without_lance(table: LanceTable, monkeypatch: pytest.MonkeyPatch):
+    """And are the same. Rows written after the index are read from Lance, and all rows after a change that no search has seen."""
+    written = [row(number, f"text {number}", thumbnail=b"p", page=2, start=0.5, metadata={"n": [str(number)]}) for number in range(12)]
+    table.add(written)
+    names = [one.id for one in written]
+    plain = table.rows(names, vectors=True)
+    assert len(table.nearest(written[0].vector_D[None].astype(np.float32), 12)[0]) == 12
+    read: list[str | None] = []
+    inside = LanceTable._read
+
+    def watched(self: LanceTable, columns: Any, where: str | None = None, table: Any = None) -> Any:
+        read.append(where)
+        return inside(self, columns, where, table)
+
+    monkeypatch.setattr(LanceTable, "_read", watched)
+    for with_vectors in (True, False):
+        for one, other in zip(table.rows(names, with_vectors), plain, strict=True):
+            assert replace(one, vector_D=None) == replace(other, vector_D=None)
+            assert (one.vector_D is not None) == with_vectors and (not with_vectors or (one.vector_D == other.vector_D).all())
+    assert [one.id for one in table.rows(["r3", "r3", "nothing"])] == ["r3", "r3"]
+    assert read == ["id IN ('nothing')"]
+    LanceTable.open(table.folder).add([row(3, "another text")])
+    table.delete(["r4"])
+    assert [one.text for one in table.rows(["r3", "r4", "r5"])] == ["another text", "text 5"]
+    table.nearest(written[0].vector_D[None].astype(np.float32), 12)
+    read.clear()
+    assert [one.text for one in table.rows(["r3", "r4", "r5"])] == ["another text", "text 5"]
+    assert read == ["id IN ('r3', 'r4')"]
 
 
 def test_snapshots_tell_what_was_added_replaced_and_removed(table: LanceTable):
