@@ -40,10 +40,16 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 """What an image file may contain, whatever its name says. HEIF is read as well where pillow-heif is installed."""
 MAX_PIXELS = 64_000_000
 """Width times height of an image; read from the header, before anything is decoded."""
+MAX_JPEG_PIXELS = 200_000_000
+"""The same of a JPEG that is stored line by line (not a progressive one), of which only what is kept is ever held."""
+JPEG_PIXELS = 16_000_000
+"""A JPEG file of more is decoded at a half, a quarter or an eighth of its width and height, the first that has no more: by 4 million
+pixels and more, which is beyond what models look at, and in a fraction of time and memory. Part of what an embedding is."""
 MAX_BYTES = 256 * 2**20
 """Size of an encoded image."""
 
 _ORIENTATION = 0x0112
+_JPEG = b"\xff\xd8\xff"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -75,13 +81,13 @@ def open_image(source: ImageSource) -> PIL.Image.Image:
     """Decode an image: first frame, turned upright by its EXIF orientation, RGB, transparency on white.
 
     16-bit grey is scaled down to 8 bits; 32-bit and floating-point grey is stretched from its lowest to its highest
-    value. The content decides the format, not the file name. Damaged EXIF data are ignored.
+    value. The content decides the format, not the file name. Damaged EXIF data are ignored. A JPEG of over `JPEG_PIXELS` comes smaller.
 
     Args:
         source: a file, its bytes, or a PIL image, which is not changed (it is returned itself if nothing is to be done).
 
     Raises:
-        MediaError: missing, unreadable, empty, truncated, not an image, or over `MAX_BYTES` or `MAX_PIXELS`.
+        MediaError: missing, unreadable, empty, truncated, not an image, or over `MAX_BYTES`, `MAX_PIXELS` or `MAX_JPEG_PIXELS`.
     """
     check_image_source(source)
     if _is_pil(source):
@@ -153,9 +159,13 @@ def video_bytes(source: VideoSource) -> bytes:
 def _open_and_decode(file: Any, name: str) -> PIL.Image.Image:
     import PIL.Image
 
-    formats = _formats(file, name)
+    head = file.read(12)
+    file.seek(0)
+    formats = _formats(head, name)
     try:
-        image = PIL.Image.open(file, formats=formats)
+        image = _jpeg(file, name) if head.startswith(_JPEG) else PIL.Image.open(file, formats=formats)
+    except MediaError:
+        raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
         raise MediaError(f"{name}: claims more than the limit of {MAX_PIXELS} pixels") from error
     except PIL.UnidentifiedImageError as error:
@@ -165,15 +175,31 @@ def _open_and_decode(file: Any, name: str) -> PIL.Image.Image:
     return _decode(image, name)
 
 
+def _jpeg(file: Any, name: str) -> PIL.Image.Image:
+    """A JPEG, not decoded yet, and set to be decoded smaller where it is large. Past `PIL.Image.open`, which warns of large photos."""
+    import PIL
+    from PIL.JpegImagePlugin import jpeg_factory
+
+    try:
+        image = jpeg_factory(file)
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `PIL.Image.open` takes them
+        raise PIL.UnidentifiedImageError(str(error)) from error
+    width, height = image.size
+    limit = MAX_PIXELS if image.info.get("progressive") else max(MAX_PIXELS, MAX_JPEG_PIXELS)
+    _check_pixels(width, height, limit, name)
+    scale = next((scale for scale in (1, 2, 4, 8) if (width // scale) * (height // scale) <= JPEG_PIXELS), 8)
+    if scale > 1:
+        image.draft(None, (width // scale, height // scale))
+    return image
+
+
 def looks_like_heif(head: bytes) -> bool:
     """Whether a file with these first bytes (12 are enough) is an image as phones write them: HEIC, or HEIF in general."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
-def _formats(file: Any, name: str) -> tuple[str, ...]:
+def _formats(head: bytes, name: str) -> tuple[str, ...]:
     """`IMAGE_FORMATS`, and HEIF for a file that looks like it: its plugin takes a while to load, and is optional."""
-    head = file.read(12)
-    file.seek(0)
     if not looks_like_heif(head):
         return IMAGE_FORMATS
     try:
@@ -185,16 +211,19 @@ def _formats(file: Any, name: str) -> tuple[str, ...]:
 
 
 def _decode(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise MediaError(f"{name}: {width} x {height} is over the limit of {MAX_PIXELS} pixels")
-    if width * height == 0:
-        raise MediaError(f"{name}: has no pixels ({width} x {height})")
+    _check_pixels(*image.size, MAX_PIXELS, name)
     try:
         image.load()
         return _to_rgb(_upright(image))
     except Exception as error:  # Pillow's decoders let many kinds through on hostile data
         raise MediaError(f"{name}: is damaged or truncated ({error})") from error
+
+
+def _check_pixels(width: int, height: int, limit: int, name: str) -> None:
+    if width * height > limit:
+        raise MediaError(f"{name}: {width} x {height} is over the limit of {limit} pixels")
+    if width * height == 0:
+        raise MediaError(f"{name}: has no pixels ({width} x {height})")
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:

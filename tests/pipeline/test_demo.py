@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from umr.demo import run_demo
+from umr.demo import collection, run_demo
 from umr.demo.story import PIPELINE
 from umr.pipelines import load
 from umr.pipelines.runner import Place, begin, finish
@@ -52,6 +52,7 @@ def test_demo_writes_its_report_and_reuses_what_is_done(tmp_path: Path, own_worl
     put_world(own_world, out)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(collection, "PER_SETTING", 2)
     shown: list[object] = []
     content = run_demo(out, seed=0, show=shown.append, overrides=FEW)
 
@@ -75,6 +76,8 @@ def test_demo_writes_its_report_and_reuses_what_is_done(tmp_path: Path, own_worl
     assert "http" not in page.replace("http-equiv", "")
     assert any("report.html" in str(line) for line in shown)
     assert sum(str(line).startswith("hard: hit@5") for line in shown) == 1
+    assert any(f"umr serve --collection {out / 'collection.umr'}" in str(line) for line in shown)
+    assert (out / "collection.umr" / "collection.json").is_file()
 
     shown.clear()
     times = {path: path.stat().st_mtime_ns for path in (out / "stages").rglob("*") if path.is_file() and path.parent != out / "stages"}

@@ -153,6 +153,60 @@ def test_bomb_is_refused_even_where_somebody_lifted_pillows_limit(monkeypatch):
     fails(bomb(60000, 60000), "60000 x 60000")
 
 
+def photo(width, height, quality=85, **options):
+    """A JPEG with the four quarters of the picture in four colours."""
+    image = PIL.Image.new("RGB", (width, height), (200, 40, 40))
+    for colour, left, top in (((40, 160, 40), width // 2, 0), ((40, 40, 200), 0, height // 2), ((230, 220, 60), width // 2, height // 2)):
+        image.paste(colour, (left, top, left + width // 2, top + height // 2))
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=quality, **options)
+    return data.getvalue()
+
+
+def test_a_photo_of_forty_million_pixels_is_decoded_smaller(recwarn):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    image = media.open_image(photo(8000, 5000, exif=exif))
+    assert image.size == (2500, 4000) and image.mode == "RGB"
+    corners = [image.getpixel(place) for place in ((2400, 100), (2400, 3900), (100, 100), (100, 3900))]  # turned clockwise
+    for found, wanted in zip(corners, [(200, 40, 40), (40, 160, 40), (40, 40, 200), (230, 220, 60)], strict=True):
+        assert np.abs(np.subtract(found, wanted)).max() < 8
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("most", "size"), [(3200, (80, 40)), (3199, (40, 20)), (799, (20, 10)), (100, (10, 5)), (10, (10, 5))])
+def test_only_as_small_as_needed(monkeypatch, most, size):
+    monkeypatch.setattr(media, "JPEG_PIXELS", most)
+    data = photo(80, 40)
+    image = media.open_image(data)
+    assert image.size == size
+    with PIL.Image.open(io.BytesIO(data)) as whole:
+        means = whole.reduce(80 // size[0])
+    assert np.abs(np.asarray(image, int) - np.asarray(means, int)).mean() < 3
+    assert media.open_image(PIL.Image.open(io.BytesIO(data))).size == (80, 40)  # what a program holds already is taken as it is
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_limits_of_jpegs(monkeypatch, progressive):
+    monkeypatch.setattr(media, "JPEG_PIXELS", 1000)
+    monkeypatch.setattr(media, "MAX_PIXELS", 2000)
+    monkeypatch.setattr(media, "MAX_JPEG_PIXELS", 4000)
+    if progressive:  # its coefficients are held whole
+        fails(photo(80, 40, progressive=True), "80 x 40 is over the limit of 2000")
+    else:
+        assert media.open_image(photo(80, 40)).size == (40, 20)
+    fails(photo(80, 60, progressive=progressive), "80 x 60 is over the limit of")
+
+
+def test_a_large_jpeg_that_is_cut_off_is_damaged(monkeypatch):
+    monkeypatch.setattr(media, "JPEG_PIXELS", 1000)
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    data = io.BytesIO()
+    noise.save(data, "JPEG")
+    assert media.open_image(data.getvalue()).size == (16, 16)
+    fails(data.getvalue()[: len(data.getvalue()) // 2], "damaged or truncated")
+
+
 def test_too_many_bytes(tmp_path, monkeypatch):
     path = saved(gradient(), tmp_path, "a.png")
     monkeypatch.setattr(media, "MAX_BYTES", 20)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umr.cli.eval import Dtype
-
 if TYPE_CHECKING:
+    from umr.search.collection import Collection
     from umr.search.hits import Hit, Results
 
 SHOWN = 70
@@ -58,7 +57,6 @@ def search(
     group_by: Annotated[str | None, typer.Option(help="source, or a metadata field: of each value only the best results.")] = None,
     per_group: Annotated[int | None, typer.Option(min=1, help="How many of each. Default: 1.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the collection's model is now. Default: where it was.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.float32,
     json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Search a collection with text, an image, a video, or several of them together."""
@@ -77,7 +75,7 @@ def search(
     only_asked |= {"text-weight": text_weight, "media-weight": media_weight, "minus-weight": minus_weight, "depth": depth}
     only_asked |= {"words-weight": words_weight, "reranker": reranker, "rerank-depth": rerank_depth, "rerank-seconds": rerank_seconds}
     only_asked |= {"rerank-weight": rerank_weight, "calibration": calibration, "model": model}
-    only_asked |= {"mode": None if mode is SearchMode.vector else mode, "dtype": None if dtype is Dtype.float32 else dtype}
+    only_asked["mode"] = None if mode is SearchMode.vector else mode
     if like is not None:
         found = _like(collection, like, only_asked, options)
     else:
@@ -87,22 +85,17 @@ def search(
         options |= {"rerank_seconds": rerank_seconds, "rerank_weight": rerank_weight, "calibration": calibration}
         if mode is not SearchMode.words or reranker is not None:
             console.hush_transformers()
-        found = _open(collection, model, dtype, mode).search(**asked, **options)
+        found = _open(collection, model, mode).search(**asked, **options)
     _show(found, json)
 
 
-def _open(folder: Path, model: str | None, dtype: Dtype, mode: SearchMode) -> Any:
+def _open(folder: Path, model: str | None, mode: SearchMode) -> Collection:
     from umr.errors import RecipeError
     from umr.search.collection import Collection
-    from umr.search.settings import CollectionSettings
 
-    if mode is SearchMode.words and (model is not None or dtype is not Dtype.float32):
-        raise RecipeError("--model and --dtype have no effect in mode words, which embeds nothing; leave them out")
-    if dtype is Dtype.float32:
-        return Collection.open(folder, model)
-    from umr.models.embedder import Embedder
-
-    return Collection.open(folder, Embedder.load(model or CollectionSettings.read(folder).model, dtype=dtype.value))
+    if mode is SearchMode.words and model is not None:
+        raise RecipeError("--model has no effect in mode words, which embeds nothing; leave it out")
+    return Collection.open(folder, model)
 
 
 def _like(folder: Path, id: str, only_asked: dict[str, object], options: dict[str, Any]) -> Results:

@@ -60,25 +60,32 @@ class Search:
 
     Args:
         chain: the finished pipeline.
+
+    Attributes:
+        embedder: the last model.
+        model: its folder.
+        tree: the benchmark.
+        split: whose queries are answered.
     """
 
     def __init__(self, chain: Chain) -> None:
         config: dict[str, Any] = chain.config(LAST)
-        self._embedder = Embedder.load(config["model"])
+        self.model = Path(config["model"])
+        self.embedder = Embedder.load(self.model)
         self._reranker = Reranker.load(config["reranker"])
         self._weights, self._depth = Weights.load(Path(config["weights"])), int(config["rerank_depth"])
-        self._split: str = config["split"]
-        self._tree = MBeir(Path(config["benchmark"])).with_query_text(query_text_of(self._embedder))
-        self._embeddings = Embeddings(self._embedder, self._tree, chain.vectors)
+        self.split: str = config["split"]
+        self.tree = MBeir(Path(config["benchmark"])).with_query_text(query_text_of(self.embedder))
+        self._embeddings = Embeddings(self.embedder, self.tree, chain.vectors)
 
     def answer(self, name: str) -> Answer:
         """Answer the first query of a setting."""
-        setting = next(one for one in self._tree.settings(self._split) if one.name == name)
-        query, pool = self._tree.queries(setting, self._split)[0], self._tree.pool(setting, self._split)
+        setting = next(one for one in self.tree.settings(self.split) if one.name == name)
+        query, pool = self.tree.queries(setting, self.split)[0], self.tree.pool(setting, self.split)
         with quiet(), progress("embedding") as bar:
             store = self._embeddings.candidates(pool, bar)
         instruction = query.instructions[0]
-        vector_1D = self._embedder.encode([query.item], "query", instruction)
+        vector_1D = self.embedder.encode([query.item], "query", instruction)
         rows_1K, cosine_1K = exact_topk(vector_1D, store, self._depth)
         dids = [pool.ids[row] for row in rows_1K[0].tolist()]
         items = [pool.item(did) for did in dids]

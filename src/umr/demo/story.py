@@ -3,12 +3,15 @@
 <out>/stages/         the pipeline's folder: one folder a stage, as `umr run` leaves it
 <out>/report.json     scores of every stage that is measured
 <out>/report.html     the same to look at, with pictures
+<out>/collection.umr  some of the test candidates, for `umr search` and `umr serve`; <out>/things.jsonl lists them
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +53,23 @@ def run_demo(out: Path, seed: int = 0, show: Show = lambda _: None, overrides: S
     write_text(out / "report.html", report.html(content, chain, search, out))
     show(report.summary(content))
     show(answers.three_answers(search))
+    _search_things(search, out, show)
     show(f"{out / 'report.html'}: tables, curves and pictures; {content['seconds']:.0f} s in all")
     return content
+
+
+def _search_things(search: Search, out: Path, show: Show) -> None:
+    """Index and search some things, and say how to open the page."""
+    if find_spec("lancedb") is None:  # an extra, which the chain does without
+        show("to search files of your own: pip install 'umr[serve]'")
+        return
+    from umr.demo import collection
+
+    with collection.index(search.tree, search.split, search.embedder, search.model, out) as things:
+        for part in collection.searches(things, search.tree, search.split):
+            show(part)
+        command = f"umr serve --collection {shlex.quote(str(out / collection.FOLDER))}"
+        show(f"a page to search these {len(things):,} things with: {command}")
 
 
 class _Teller:

@@ -17,7 +17,7 @@ from umr.search.asking import Avoided, Part, Question, Wanted, ask
 from umr.search.changing import Changes, Metadata
 from umr.search.filters import Filter
 from umr.search.hits import Results
-from umr.search.models import Models, template_hash
+from umr.search.models import Models, dtype_of, template_hash
 from umr.search.options import Mode, Options, modalities_of
 from umr.search.places import Places
 from umr.search.reopening import reopen
@@ -106,6 +106,7 @@ class Collection:
             fingerprint=loaded.fingerprint,
             dimension=loaded.dimension,
             template_hash=template_hash(loaded),
+            dtype="float32" if isinstance(model, str | Path) else dtype_of(model),
             instruction=instruction,
             root=None if root is None else str(Path(root).resolve()),
         )

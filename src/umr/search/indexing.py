@@ -7,22 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umr.errors import DataError, RecipeError, StoreError
 from umr.protocols import Encoder
 from umr.search.ingest import Counts, index_folder, index_units
 from umr.search.manifest_rows import is_manifest, manifest_units
-from umr.search.models import template_hash
+from umr.search.models import dtype_of, reading_texts, template_hash
 from umr.search.report import Report
-from umr.search.settings import CollectionSettings
-from umr.search.units import Reading
+from umr.search.settings import CollectionSettings, Texts
 
 if TYPE_CHECKING:
     from umr.search.lance import LanceTable
 
 LOCK = ".indexing"
 """In the collection's folder; held while a folder is indexed into it."""
+READING = ("captions", "chunk", "clip_seconds", "hidden")
+"""Settings that may change: files are then read again."""
+LOADING = ("dtype", "max_pixels")
+"""Settings that the model is loaded with, on which all vectors depend."""
 
 
 @dataclass
@@ -35,8 +38,7 @@ class Indexing:
         settings: of the collection.
         table: its rows.
         encoder: its model.
-        reading: how files are read.
-        hidden: whether files whose name begins with a dot are read.
+        told: settings that differ from now on. The first run keeps them, and reads again what they concern.
     """
 
     source: Path
@@ -44,8 +46,7 @@ class Indexing:
     settings: CollectionSettings
     table: LanceTable
     encoder: Encoder
-    reading: Reading = field(default_factory=Reading)
-    hidden: bool = False
+    told: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def begin(
@@ -54,67 +55,99 @@ class Indexing:
         collection: Path | str,
         model: Encoder | str | Path | None = None,
         *,
-        reading: Reading | None = None,
-        hidden: bool = False,
+        captions: bool | None = None,
+        chunk: int | None = None,
+        clip_seconds: float | None = None,
+        hidden: bool | None = None,
         instruction: str | None = None,
-        dtype: str = "float32",
+        texts: Texts | None = None,
+        dtype: str | None = None,
+        max_pixels: int | None = None,
         batch_tokens: int | None = None,
     ) -> Indexing:
         """Open a collection, or make it, and load its model.
+
+        What decides vectors or rows is kept in `collection.json`, and None stands for what is kept there. Ways of reading may be changed
+        later (files are then read again); what all vectors depend on may not.
 
         Args:
             source: a folder, or a `.jsonl` or `.parquet` manifest. Default: what the collection was made from.
             collection: the collection's folder.
             model: folder or hub id of the model, or one that is loaded. Default: what the collection was made with.
-            reading: how files are read; see there for the defaults.
-            hidden: whether files whose name, or a folder's, begins with a dot are read.
+            captions, chunk, clip_seconds: how files are read; see `umr.search.units.Reading`, also for the values of a new collection.
+            hidden: whether files whose name, or a folder's, begins with a dot are read. New collections: no.
             instruction: what queries are asked with where a search names none; for a new collection.
-            dtype: of a model that is not loaded; part of its fingerprint.
+            texts: `"mbeir"` for a model that was trained on texts as M-BEIR's reader gives them, `"plain"` (default) for all others.
+            dtype: of a model that is not loaded; part of its fingerprint. New collections: float32.
+            max_pixels: pixel budget of a model that is not loaded; part of its fingerprint. New collections: the model's own.
             batch_tokens: token budget of a batch; for a model that is not loaded. Default: by device.
 
         Raises:
-            RecipeError: a new collection without a source or a model, or a setting that an existing one does not have.
+            RecipeError: a new collection without a source or a model, or a setting that cannot be had or has no effect.
             StoreError: the collection is damaged, of another source, or of another model.
             ModelError: the model cannot be loaded.
             DataError: the source cannot be read.
         """
         from umr.search.lance import LanceTable
 
-        folder, reading = Path(collection), reading or Reading()
-        if source is not None:
-            _check_effect(Path(source), reading, hidden)
+        folder = Path(collection)
+        reading = _said(captions=captions, chunk=chunk, clip_seconds=clip_seconds, hidden=hidden)
+        loading = _said(dtype=dtype, max_pixels=max_pixels)
+        if model is not None and not isinstance(model, str | Path) and loading:
+            raise RecipeError(f"{next(iter(loading))} has no effect on a model that is loaded; leave it out")
         if not CollectionSettings.exist(folder):
             if source is None or model is None:
                 raise RecipeError(f"{folder}: no collection here yet; to make one, give a folder to index and a model")
-            root, manifest = _place(Path(source))
-            if not Path(source).exists():
-                raise DataError(f"{source}: does not exist")
-            name, encoder = _loaded(model, dtype, batch_tokens)
-            table = LanceTable.create(folder, encoder.dimension)
-            settings = CollectionSettings(
-                model=name,
-                fingerprint=encoder.fingerprint,
-                dimension=encoder.dimension,
-                template_hash=template_hash(encoder),
-                instruction=instruction,
-                root=str(root),
-                manifest=manifest,
-            )
-            settings.write(folder)  # last: a folder without it holds no collection, and can be made again
-            return cls(Path(source), folder, settings, table, encoder, reading, hidden)
+            given = reading | loading | _said(instruction=instruction, texts=texts)
+            return cls._new(Path(source), folder, model, given, batch_tokens)
         settings = CollectionSettings.read(folder)
         if instruction is not None and instruction != settings.instruction:
             raise RecipeError(f"{folder}: its instruction is {settings.instruction!r}; another one has no effect, leave it out")
+        for name, value in (loading | _said(texts=texts)).items():
+            if value != (kept := getattr(settings, name)):
+                raise RecipeError(
+                    f"{folder}: was made with {name}={kept}, and {name}={value} gives other vectors; leave it out, or choose another folder"
+                )
         here = _same_source(settings, folder, None if source is None else Path(source))
-        _check_effect(here, reading, hidden)
-        revision = settings.revision if model is None else None
-        _, encoder = _loaded(settings.model if model is None else model, dtype, batch_tokens, revision)
-        settings.check_model(encoder.fingerprint, encoder.dimension, folder)
+        _check_effect(here, reading)
+        asked = dict(reading)
         if settings.root is None:
-            root, manifest = _place(here)
-            settings = settings.model_copy(update={"root": str(root), "manifest": manifest})
-            settings.write(folder)
-        return cls(here, folder, settings, LanceTable.open(folder), encoder, reading, hidden)
+            root, asked["manifest"] = _place(here)
+            asked["root"] = str(root)
+        wanted = settings.changed(**asked)
+        loading = settings.loading if model is None else {**settings.loading, "revision": None}
+        encoder = _loaded(settings.model if model is None else model, batch_tokens, loading)
+        settings.check_model(encoder.fingerprint, encoder.dimension, folder)
+        told = {name: value for name, value in asked.items() if getattr(wanted, name) != getattr(settings, name)}
+        return cls(here, folder, settings, LanceTable.open(folder), reading_texts(encoder, settings), told)
+
+    @classmethod
+    def _new(cls, source: Path, folder: Path, model: Encoder | str | Path, given: dict[str, Any], batch_tokens: int | None) -> Indexing:
+        """Make a collection; `given` are settings of it."""
+        from umr.search.lance import LanceTable
+
+        _check_effect(source, {name: value for name, value in given.items() if name in READING})
+        root, manifest = _place(source)
+        if not source.exists():
+            raise DataError(f"{source}: does not exist")
+        encoder = _loaded(model, batch_tokens, {name: given[name] for name in LOADING if name in given})
+        settings = CollectionSettings(
+            model=_name(model),
+            fingerprint=encoder.fingerprint,
+            dimension=encoder.dimension,
+            template_hash=template_hash(encoder),
+            dtype="float32" if isinstance(model, str | Path) else dtype_of(encoder),
+            root=str(root),
+            manifest=manifest,
+        ).changed(**given)
+        table = LanceTable.create(folder, encoder.dimension)
+        settings.write(folder)  # last: a folder without it holds no collection, and can be made again
+        return cls(source, folder, settings, table, reading_texts(encoder, settings))
+
+    @property
+    def hidden(self) -> bool:
+        """Whether files whose name, or a folder's, begins with a dot are read."""
+        return bool(self.told.get("hidden", self.settings.hidden))
 
     def run(self) -> Counts:
         """Bring the collection up to date with its source; see `umr.search.ingest.index_folder`.
@@ -124,29 +157,52 @@ class Indexing:
             DataError: the source cannot be read, or is empty though the collection is not.
         """
         with _alone(self.collection):
+            self._keep()
             if is_manifest(self.source):
                 counts = index_units(manifest_units(self.source), self.table, self.encoder, str(self.source))
             else:
-                counts = index_folder(
-                    self.source, self.table, self.encoder, reading=self.reading, hidden=self.hidden, leave_out=self.collection
-                )
+                reading, hidden = self.settings.reading, self.settings.hidden
+                counts = index_folder(self.source, self.table, self.encoder, reading=reading, hidden=hidden, leave_out=self.collection)
             if counts.embedded or counts.reused or counts.forgotten:
                 self.table.tidy()
             return counts
+
+    def _keep(self) -> None:
+        """Go by the settings as they are now, since another process may have changed them, and write down what this one was told.
+
+        That comes before any file is read, so that a run which is broken off is finished in the same way by the next.
+        """
+        kept = CollectionSettings.read(self.collection)
+        kept.check_model(self.encoder.fingerprint, self.encoder.dimension, self.collection)  # it may have been made anew
+        self.settings = kept.changed(**self.told)
+        if self.settings != kept:
+            self.settings.write(self.collection)
+        self.told = {}
 
     def report(self) -> Report:
         """What became of every file."""
         return Report.of(self.table.files())
 
 
-def _loaded(model: Encoder | str | Path, dtype: str, batch_tokens: int | None, revision: str | None = None) -> tuple[str, Encoder]:
-    """A model with the name that it is found by again; of a folder the whole path, so that it is found from elsewhere, too."""
+def _said(**values: Any) -> dict[str, Any]:
+    """Those that were said."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _name(model: Encoder | str | Path) -> str:
+    """What a model is found by again; of a folder the whole path, so that it is found from elsewhere, too."""
     if not isinstance(model, str | Path):
-        return f"a loaded {type(model).__name__}", model
+        return f"a loaded {type(model).__name__}"
+    return str(Path(model).resolve()) if Path(model).exists() else str(model)
+
+
+def _loaded(model: Encoder | str | Path, batch_tokens: int | None, loading: dict[str, Any]) -> Encoder:
+    """A model, unless it is loaded already."""
+    if not isinstance(model, str | Path):
+        return model
     from umr.models.embedder import Embedder
 
-    name = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    return name, Embedder.load(model, dtype=dtype, batch_tokens=batch_tokens, revision=revision)
+    return Embedder.load(model, batch_tokens=batch_tokens, **loading)
 
 
 def _place(source: Path) -> tuple[Path, str | None]:
@@ -154,9 +210,9 @@ def _place(source: Path) -> tuple[Path, str | None]:
     return (source.absolute().parent.resolve(), source.name) if is_manifest(source) else (source.resolve(), None)
 
 
-def _check_effect(source: Path, reading: Reading, hidden: bool) -> None:
+def _check_effect(source: Path, reading: dict[str, Any]) -> None:
     """Raise `RecipeError` for a way of reading files where there is a manifest, whose rows say what they are."""
-    if is_manifest(source) and (hidden or reading != Reading()):
+    if reading and is_manifest(source):
         raise RecipeError(f"{source}: how files are read is said for folders; for a manifest it has no effect, leave it out")
 
 

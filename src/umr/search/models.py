@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from umr.errors import RecipeError
+from umr.search.cleaning import CleaningEncoder, CleaningReranker
 from umr.search.settings import CollectionSettings
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class Models:
                 if isinstance(found, str | Path):
                     from umr.models.embedder import Embedder
 
-                    found = Embedder.load(found, revision=self._settings.revision if self._given is None else None)
+                    revision = self._settings.revision if self._given is None else None
+                    found = Embedder.load(found, **{**self._settings.loading, "revision": revision})
                 self._settings.check_model(found.fingerprint, found.dimension, self._folder)
-                self._encoder = found
+                self._encoder = reading_texts(found, self._settings)
             return self._encoder
 
     def reranker(self, given: PairScorer | str | Path) -> PairScorer:
@@ -65,13 +67,17 @@ class Models:
         if not isinstance(given, str | Path):
             if not hasattr(given, "score_pairs"):
                 raise RecipeError(f"a reranker is a Reranker or where to load one from, not {type(given).__name__}")
+            given = self._cleaning(given)
             return given if self._concurrent else InTurn(given, self._calling)
         with self._loading:
             if str(given) not in self._rerankers:
                 from umr.models.reranker import Reranker
 
-                self._rerankers[str(given)] = InTurn(Reranker.load(given), self._calling)
+                self._rerankers[str(given)] = InTurn(self._cleaning(Reranker.load(given)), self._calling)
             return self._rerankers[str(given)]
+
+    def _cleaning(self, reranker: PairScorer) -> PairScorer:
+        return CleaningReranker(reranker) if self._settings.texts == "mbeir" else reranker
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -98,6 +104,18 @@ class InTurn:
         """P(Yes) of each pair: float32, shape (N,)."""
         with self._lock:
             return self._reranker.score_pairs(pairs)
+
+
+def reading_texts(encoder: Encoder, settings: CollectionSettings) -> Encoder:
+    """A model that is given texts as a collection wants them."""
+    return CleaningEncoder(encoder) if settings.texts == "mbeir" else encoder
+
+
+def dtype_of(encoder: Encoder) -> str:
+    """The precision with which a model that is loaded can be loaded again; float32 where it does not say."""
+    model = getattr(getattr(encoder, "engine", None), "model", None)
+    weights = None if model is None else next(model.parameters(), None)
+    return "float32" if weights is None else str(weights.dtype).removeprefix("torch.")
 
 
 def template_hash(encoder: Encoder) -> str | None:

@@ -14,7 +14,7 @@ from umr.search.readers.piece import Event
 from umr.search.rows import SourceFile
 from umr.search.walk import Found
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raise it when a reader gives other pieces for the same file; everything is then read again, and embedded where it differs."""
 IMAGE_NAMES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"))
 """Endings of names beside which a file of the same stem may be a caption."""

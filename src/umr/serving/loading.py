@@ -54,7 +54,8 @@ def load(
 ) -> Service:
     """Load models, open collections, and start the threads that compute.
 
-    A collection whose model is not among `models` brings it along, from where its settings say.
+    A collection whose model is not among `models` brings it along, from where its settings say and with the precision and pixel budget that
+    they say.
 
     Args:
         settings: of the server.
@@ -97,7 +98,7 @@ def _bring(folder: Path, embedders: dict[str, Embedder], paths: dict[str, str], 
     settings = CollectionSettings.read(folder)
     if any(model.fingerprint == settings.fingerprint for model in embedders.values()):
         return
-    model = Embedder.load(settings.model, revision=settings.revision, **loading)
+    model = Embedder.load(settings.model, **{**loading, **settings.loading})
     settings.check_model(model.fingerprint, model.dimension, folder)
     (name, path), *_ = named([settings.model]).items()
     name = name if name not in paths else f"{name}-{settings.fingerprint[:8]}"

@@ -352,8 +352,7 @@ def test_the_command_says_what_python_says(real: Collection, capsys: pytest.Capt
         (["--like", "t1", "--text", "a"], "--text has no effect with --like"),
         (["--text", "a", "--text-weight", "2"], "give both, or leave the weights out"),
         (["--text", "a", "--minus-weight", "2"], "--minus-weight has no effect without --minus"),
-        (["--text", "a", "--mode", "words", "--dtype", "bfloat16"], "have no effect in mode words"),
-        (["--text", "a", "--dtype", "bfloat16"], "open it with the model that made it"),
+        (["--text", "a", "--mode", "words", "--model", "m"], "--model has no effect in mode words"),
     ],
 )
 def test_mistakes_end_in_one_line(real: Collection, capsys: pytest.CaptureFixture[str], words: list[str], line: str):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from umr.errors import StoreError
+from umr.errors import RecipeError, StoreError
 from umr.search.settings import CollectionSettings
 
 SETTINGS = CollectionSettings(model="m", fingerprint="f00", dimension=8, root="/data", instruction="Find it.", template_hash="t")
@@ -57,3 +57,23 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         SETTINGS.write(tmp_path / "file")
+
+
+def test_settings_of_a_file_without_them_are_the_defaults_of_its_time(tmp_path: Path):
+    old = {
+        key: value
+        for key, value in json.loads(SETTINGS.model_dump_json()).items()
+        if key in ("format", "model", "fingerprint", "dimension")
+    }
+    (tmp_path / "collection.json").write_text(json.dumps(old))
+    found = CollectionSettings.read(tmp_path)
+    assert (found.dtype, found.max_pixels, found.texts, found.hidden) == ("float32", None, "plain", False)
+    assert (found.reading.captions, found.reading.chunk, found.reading.clip_seconds) == (True, 1200, 10.0)
+
+
+def test_other_values_are_checked():
+    assert SETTINGS.changed(chunk=300).reading.chunk == 300 and SETTINGS.changed() == SETTINGS
+    with pytest.raises(RecipeError, match="chunk=3: "):
+        SETTINGS.changed(chunk=3)
+    with pytest.raises(RecipeError, match="texts='loud': "):
+        SETTINGS.changed(texts="loud")
