@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import PIL.Image
 import torch
 
 from umr.items import Image, Item, Text, Video
-from umr.models import backbone
 from umr.models.embedder import Embedder
 from umr.models.latent_attention import LatentAttention, LatentSizes
+from umr.models.packing import pooled_states
 from umr.models.tiny import make_checkpoint
-from umr.rendering.renderer import Rendered
+from umr.rendering.renderer import Rendered, one_hot
 
 FAMILIES = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl")
 TEXTS = [
@@ -169,9 +170,8 @@ def first_hidden_states(model: Embedder, rows: list[Rendered]) -> torch.Tensor:
     """(B, D): last layer, first token of each row."""
     network = model.engine.model
     with torch.inference_mode():
-        device = next(network.parameters()).device
-        batch, _ = backbone.collate(rows, network.pad_id, network.settings.positions, device)
-        return backbone.hidden_states(network.network, batch, network.family)[:, 0]
+        first = [replace(row, pool_L=one_hot(len(row.pool_L), 0)) for row in rows]
+        return pooled_states(network.network, first, network.family, network.pad_id, network.settings.positions)[0]
 
 
 def with_other_last_token(row: Rendered) -> Rendered:

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 
 from tiny import (
     FAMILIES,
@@ -22,7 +23,7 @@ from umr.models.embedder import Embedder
 
 pytestmark = pytest.mark.gpu
 
-KERNELS = ("eager", "sdpa", "flex_attention")
+KERNELS = ("eager", "sdpa", "flex_attention", "packed")
 TOLERANCE = 1e-5
 
 
@@ -88,3 +89,28 @@ def test_cpu_and_gpu_give_the_naive_order_of_neighbours():
     items = list(sample_items().values())
     cpu, gpu = embedder("qwen3-vl").encode(items), on_gpu("qwen3-vl").encode(items)
     assert np.array_equal(np.argsort(-cpu @ cpu.T, 1)[:, :3], np.argsort(-gpu @ gpu.T, 1)[:, :3])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_err_by_no_more_than_half_precision_does(family: str, attention: str, dtype: str):
+    """Packed rows run on torch's variable-length kernel here; single precision on either kernel is the truth."""
+    items = list(sample_items().values())
+    truth = on_gpu(family, attention=attention).encode(items)
+    padded, packed = (one_batch(on_gpu(family, kernel, dtype, attention), items) for kernel in ("sdpa", "packed"))
+    assert np.abs(packed - truth).max() <= 2 * np.abs(padded - truth).max() + 1e-4
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
+def test_gradients_of_packed_rows_err_by_no_more_than_half_precision_does(attention: str):
+    found = {}
+    for kernel, dtype in (("sdpa", "float32"), ("sdpa", "bfloat16"), ("packed", "bfloat16")):
+        engine = Embedder.load(checkpoint("qwen3-vl"), device="cuda", kernel=kernel, dtype=dtype, attention=attention).engine
+        rows = engine.prepare(list(sample_items().values()), "candidate", [None] * len(sample_items()))
+        vectors_UD = engine.model(rows)
+        (vectors_UD @ vectors_UD.T)[0].sum().backward()
+        found[kernel, dtype] = torch.cat([p.grad.float().flatten() for p in engine.model.parameters() if p.grad is not None])
+    truth = found["sdpa", "float32"]
+    error = {name: float((grad - truth).norm() / truth.norm()) for name, grad in found.items()}
+    assert 0 < error["packed", "bfloat16"] <= 2 * error["sdpa", "bfloat16"]

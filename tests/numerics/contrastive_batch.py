@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -75,11 +76,21 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def plain(model: Retriever, batch: RetrievalBatch, both_ways: bool, mask: bool) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients of one forward pass over one padded batch."""
-    loss = loss_of(model, batch, model.model(batch.rows), both_ways, mask)
-    loss.backward()
-    return loss.item(), gradients(model)
+def plain(
+    model: Retriever, batch: RetrievalBatch, both_ways: bool, mask: bool, weights: Mapping[int, float] | None = None
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one forward pass over one padded batch.
+
+    With `weights` of shorter lengths, of one such training for each length: the model itself gives vectors of that length.
+    """
+    settings, total, found = model.model.settings, 1 + sum((weights or {}).values()), 0.0
+    for length, weight in {None: 1.0, **(weights or {})}.items():
+        model.model.settings = replace(settings, dimension=length)
+        loss = loss_of(model, batch, model.model(batch.rows), both_ways, mask)
+        (weight / total * loss).backward()
+        found += weight / total * loss.item()
+    model.model.settings = settings
+    return found, gradients(model)
 
 
 def largest_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -22,11 +23,13 @@ from umr.training.objectives import Contrastive
 from umr.training.plan import Plan
 from umr.training.trainer import StageTrainer
 
-CASES: dict[str, tuple[dict[str, bool], bool, tuple[int, int]]] = {
+SHORTER = {32: 0.5, 8: 2.0}
+CASES: dict[str, tuple[dict[str, Any], bool, tuple[int, int]]] = {
     "cached": ({"both_ways": True}, True, (1, 60)),
     "cached, one way, no mask": ({"mask_false_negatives": False}, True, (60, 10_000)),
     "plain": ({"both_ways": False}, False, (10_000, 10_000)),
     "latent attention": ({"both_ways": True}, True, (1, 60)),
+    "matryoshka": ({"both_ways": True, "matryoshka": {"dimensions": [*SHORTER], "weights": [*SHORTER.values()]}}, True, (60, 1)),
 }
 """Loss settings, gradient caching, and the tokens a chunk of each process: one may have a single chunk, the other many."""
 

@@ -10,7 +10,7 @@ from numerics.contrastive_batch import examples, gradients, largest_difference, 
 from umr.items import Item
 from umr.training.examples import Example, ListExample
 from umr.training.objectives import OwnLists, Retriever
-from umr.training.recipe_sections import TrainingSection
+from umr.training.recipe_sections import DistillationSection, InfoNceSection, TrainingSection
 
 TOLERANCE = 1e-6
 
@@ -58,8 +58,10 @@ def plain(model: Retriever, scored: bool) -> tuple[float, dict[str, torch.Tensor
 _, ENGINE = retriever()
 
 
-def objective(settings: TrainingSection, scored: bool) -> OwnLists:
-    return OwnLists(ENGINE.renderer, settings, scored)
+def objective(settings: TrainingSection, scored: bool, **loss: object) -> OwnLists:
+    kind = DistillationSection if scored else InfoNceSection
+    section = kind.model_validate({"kind": "distillation" if scored else "infonce", **loss})
+    return OwnLists(ENGINE.renderer, section, settings)
 
 
 @pytest.mark.parametrize("scored", [True, False], ids=["distillation", "own negatives"])

@@ -30,7 +30,7 @@ from umr.errors import ModelError
 from umr.items import Item
 from umr.models.embedder import Embedder
 from umr.models.latent_attention import LatentAttention, LatentSizes
-from umr.models.pooling import WEIGHTS, masked_mean
+from umr.models.pooling import WEIGHTS, means
 from umr.models.settings import ModelSettings
 
 WIDE = LatentSizes(latents=3, heads=2, head_width=5, multiplier=2)
@@ -153,7 +153,7 @@ def test_fresh_weights_give_the_mean_and_begin_to_learn():
     block.draw()
     hidden_BLD, pool_BL = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, True, True]])
     out_BD = block(hidden_BLD, pool_BL)
-    torch.testing.assert_close(out_BD, masked_mean(hidden_BLD, pool_BL))
+    torch.testing.assert_close(out_BD, means(hidden_BLD[pool_BL], [2, 3]))
     out_BD.square().sum().backward()
     assert (block.to_output.weight.grad != 0).any() and (block.feed_out.weight.grad != 0).any()
     again = LatentAttention(4, WIDE)

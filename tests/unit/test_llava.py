@@ -14,7 +14,7 @@ from umr.items import Image, Item, Text
 from umr.models import backbone, llava
 from umr.models.embedder import Embedder
 from umr.models.masked_pooling import MaskedMeanPooling
-from umr.models.pooling import masked_mean
+from umr.models.pooling import means
 from umr.rendering.llava_vision import LlavaReader, to_crops, to_patches
 from umr.rendering.renderer import Rendered, Renderer
 from umr.rendering.template import CHAT, MM_EMBED, MM_EMBED_PUBLISHED, Template
@@ -216,7 +216,7 @@ def test_padding_on_either_side_leaves_the_mask_where_it_is(left: bool):
         pool_BL = torch.stack([pool.roll(shift) for pool, shift in zip(pool_BL, shifts, strict=True)])
     with torch.inference_mode():
         hidden_BLD = backbone.hidden_states(network(), batch, "llava_next")
-        ours = torch.nn.functional.normalize(masked_mean(hidden_BLD, pool_BL), dim=-1)
+        ours = torch.nn.functional.normalize(means(hidden_BLD[pool_BL], pool_BL.sum(1).tolist()), dim=-1)
         module = MaskedMeanPooling(128, start, end)
         theirs = module({"token_embeddings": hidden_BLD, "input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]})
     assert np.abs(ours.numpy() - expected).max() <= 1e-5

@@ -5,35 +5,41 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umr.models.masked_pooling import MaskedMeanPooling
-from umr.models.pooling import finish, masked_mean
+from umr.models.pooling import finish, means
 
 
-def test_masked_mean_is_the_mean_of_the_chosen():
+def mean_of(hidden_BLD: torch.Tensor, pool_BL: torch.Tensor) -> torch.Tensor:
+    return means(hidden_BLD[pool_BL], pool_BL.sum(1).tolist())
+
+
+def test_the_mean_is_that_of_the_chosen():
     hidden_BLD = torch.randn(3, 7, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     pool_BL = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1]]).bool()
     expected = np.stack([hidden.numpy()[pool.numpy()].mean(0) for hidden, pool in zip(hidden_BLD, pool_BL, strict=True)])
-    out = masked_mean(hidden_BLD, pool_BL)
+    out = mean_of(hidden_BLD, pool_BL)
     assert out.dtype == torch.float64 and np.abs(out.numpy() - expected).max() < 1e-12
 
 
-def test_what_is_left_out_may_be_anything():
-    hidden_BLD = torch.ones(1, 3, 2)
+def test_what_is_left_out_and_other_rows_may_be_anything():
+    hidden_BLD = torch.ones(3, 3, 2)
     hidden_BLD[0, 1] = torch.tensor([float("nan"), float("inf")])
-    pool_BL = torch.tensor([[True, False, True]])
-    assert masked_mean(hidden_BLD, pool_BL).tolist() == [[1.0, 1.0]]
+    hidden_BLD[1] = float("nan")
+    pool_BL = torch.tensor([[True, False, True]]).expand(3, 3)
+    out_BD = mean_of(hidden_BLD, pool_BL)
+    assert out_BD[::2].tolist() == [[1.0, 1.0]] * 2 and out_BD[1].isnan().all()
 
 
 def test_half_precision_is_averaged_in_single():
     hidden_BLD = torch.full((1, 4096, 1), 1.0, dtype=torch.bfloat16)
     hidden_BLD[0, 0] = 3.0
-    out = masked_mean(hidden_BLD, torch.ones(1, 4096, dtype=torch.bool))
+    out = mean_of(hidden_BLD, torch.ones(1, 4096, dtype=torch.bool))
     assert out.dtype == torch.float32 and out.item() == pytest.approx(1 + 2 / 4096, rel=1e-6)
 
 
 def test_gradient_reaches_the_chosen_only():
     hidden_BLD = torch.randn(2, 4, 3, requires_grad=True)
     pool_BL = torch.tensor([[True, True, False, False], [False, False, False, True]])
-    finish(masked_mean(hidden_BLD, pool_BL))[:, 0].sum().backward()
+    finish(mean_of(hidden_BLD, pool_BL))[:, 0].sum().backward()
     assert ((hidden_BLD.grad.abs().sum(-1) > 0) == pool_BL).all()
 
 

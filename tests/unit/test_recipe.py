@@ -59,6 +59,7 @@ def test_a_dump_says_everything_and_reads_back(file: Path):
         "mask_false_negatives": True,
         "negatives": 0,
         "in_batch": True,
+        "matryoshka": None,
     }
     assert written["training"]["lora"] == {"rank": 8, "alpha": 128, "dropout": 0.05, "parts": ["language"]}
     assert recipes.parse(written, "dump") == recipe
@@ -168,6 +169,26 @@ SCORED = {"kind": "scored", "path": "World", "scores": "scores"}
 def test_a_setting_without_effect_on_this_kind_of_loss_is_an_error(changes: dict[str, Any], complaint: str):
     with pytest.raises(RecipeError, match=complaint):
         recipes.parse(tree(**changes), "recipe")
+
+
+@pytest.mark.parametrize(
+    ("matryoshka", "complaint"),
+    [
+        ({"dimensions": []}, "loss.matryoshka.dimensions: "),
+        ({"dimensions": [0]}, "loss.matryoshka.dimensions.0: "),
+        ({"dimensions": [32, 16, 32]}, "loss.matryoshka: dimensions names 32 twice"),
+        ({"dimensions": [32, 16], "weights": [1]}, "loss.matryoshka: 1 weights for 2 dimensions"),
+        ({"dimensions": [32], "weights": [0]}, "loss.matryoshka.weights.0: "),
+        ({"dimensions": [32], "lengths": [32]}, "unknown key 'loss.matryoshka.lengths'"),
+    ],
+)
+def test_mistakes_in_shorter_lengths(matryoshka: dict[str, Any], complaint: str):
+    for changes in ({"loss": {"matryoshka": matryoshka}}, {"data": [SCORED], "loss": {"kind": "distillation", "matryoshka": matryoshka}}):
+        with pytest.raises(RecipeError, match="recipe: ") as error:
+            recipes.parse(tree(**changes), "recipe")
+        assert complaint in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(RecipeError, match=r"unknown key 'loss\.matryoshka'"):
+        recipes.parse(tree(loss={"kind": "rerank", "matryoshka": matryoshka}), "recipe")
 
 
 def test_gradient_caching_has_no_effect_on_a_reranker():

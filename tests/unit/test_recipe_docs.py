@@ -26,6 +26,7 @@ HEADINGS = {
     "### `kind: triples`": sections.TriplesSection,
     "### `kind: statements`": sections.StatementsSection,
     "### `kind: infonce`": sections.InfoNceSection,
+    "### `loss.matryoshka`": sections.MatryoshkaSection,
     "### `kind: distillation`": sections.DistillationSection,
     "### `kind: rerank`": sections.RerankSection,
     "### `kind: generative`": sections.GenerativeSection,

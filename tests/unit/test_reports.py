@@ -93,7 +93,7 @@ class Page(HTMLParser):
 
 def test_the_numbers_for_programs_are_the_result(saved: Saved, page: Page) -> None:
     assert page.numbers["evaluation"] == json.loads((saved.reranked / "result.json").read_text())
-    assert len(page.numbers["costs"]) == 27  # three dimensions, three precisions, and reranking to 0, 10 and 20
+    assert len(page.numbers["costs"]) == 51  # three dimensions, three precisions, rescored or not but for the whole, reranking to 0, 10, 20
 
 
 def test_the_tables_say_what_the_json_says(page: Page) -> None:
@@ -121,7 +121,8 @@ def test_the_tables_say_what_the_json_says(page: Page) -> None:
 def test_the_table_of_costs_says_what_the_json_says(page: Page) -> None:
     for one in page.numbers["costs"]:
         known = "" if one["known"] == 100 else f" ({one['known']:.0f} % known)"
-        (row,) = page.row(str(one["dimension"]), one["precision"], str(one["bytes"]))
+        kept = one["precision"] + (", rescored" if one["rescored"] else "")
+        (row,) = page.row(str(one["dimension"]), kept, str(one["bytes"]))
         assert f"{one['main']:.1f}*{known}" == row[{0: 3, 10: 4, 20: 5}[one["depth"]]]
 
 

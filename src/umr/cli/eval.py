@@ -96,6 +96,12 @@ def evaluate(
         typer.Option(help="Search within this much memory, such as 8GiB; reads the vectors more than once if it must. Default: no limit."),
     ] = None,
     heat_map: Annotated[Path | None, typer.Option(help="Draw which modalities come first in the global pool into this PNG file.")] = None,
+    curve: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for quality against bytes and time: shorter vectors, int8 and signs, from the same vectors. Times are measured."
+        ),
+    ] = None,
 ) -> None:
     """Measure a model, or score run files: hit rate, recall, nDCG and MRR by task, and which modalities come first in the global pool."""
     from umr.cli.evaluating import Asked, check, measure, score_files
@@ -129,6 +135,7 @@ def evaluate(
         modality_filter=modality_filter,
         calibration=calibration,
         heat_map=heat_map,
+        curve=curve,
     )
     check(asked)
     (measure if run is None else score_files)(asked)

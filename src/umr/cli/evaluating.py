@@ -47,6 +47,7 @@ class Asked:
     modality_filter: bool
     calibration: Path | None
     heat_map: Path | None
+    curve: Path | None
 
     def open(self) -> list[Benchmark]:
         """The benchmarks."""
@@ -81,6 +82,12 @@ def check(asked: Asked) -> None:
         raise RecipeError("--heat-map has no effect without the global pool; leave it out, or search the global pool")
     if asked.heat_map is not None and asked.instruction == "all":
         raise RecipeError("--heat-map is of one wording of the instructions; give one")
+    if asked.curve is not None and asked.instruction == "all":
+        raise RecipeError("--curve is of one wording of the instructions; give one")
+    if asked.curve is not None and asked.pools == ["global"] and (asked.modality_filter or asked.calibration is not None):
+        raise RecipeError(
+            "--curve has no effect where the global pool is searched with a filter or offsets alone; search the local pools, too"
+        )
     if asked.choose_weights is not None and len(asked.benchmark) > 1:
         raise RecipeError("--choose-weights takes one --benchmark; choose on each, and give the weights with --weights")
 
@@ -99,6 +106,7 @@ def _check_files(asked: Asked, about_reranker: list[str]) -> None:
         "--modality-filter": asked.modality_filter or None,
         "--calibration": asked.calibration,
         "--weights-of-another-model": asked.weights_of_another_model or None,
+        "--curve": asked.curve,
     }
     idle = [name for name, value in given.items() if value is not None] + about_reranker
     if idle:
@@ -155,7 +163,27 @@ def measure(asked: Asked) -> None:
     if asked.instruction == "all":
         _present_wordings(evaluate_wordings(found, trees, asked.split, asked.tasks), asked)
     else:
-        _present(found(asked.instruction or FIRST), asked)
+        results = found(asked.instruction or FIRST)
+        _present(results, asked)
+        if asked.curve is not None:
+            _draw_curves(results, trees, embedder, asked.curve, asked.work or WORK)
+
+
+def _draw_curves(results: Results, trees: list[Benchmark], embedder: Embedder, out: Path, work: Path) -> None:
+    """Quality against bytes and time, of each benchmark."""
+    import json
+
+    from umr.cli import console
+    from umr.reports.curve import HEAD, curve
+    from umr.reports.saved import Evaluation
+
+    for tree in trees:
+        name = tree.root.resolve().name
+        if name in results:
+            evaluation = Evaluation(name, json.loads(results[name].to_json()), results[name].queries)
+            drawn = curve(evaluation, tree.with_query_text(embedder.query_text), work, embedder.dimensions)
+            drawn.write(_folder(out, name, len(results)))
+            console.table(HEAD, drawn.rows())
 
 
 def _pools(asked: Asked) -> list[PoolName]:

@@ -26,12 +26,17 @@ def serve(
     ] = None,
     allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Fetch media from public addresses that requests name.")] = False,
     dimensions: Annotated[
-        list[int] | None, typer.Option(min=1, help="Shorter vectors that the model was trained for. May be repeated.")
+        list[int] | None,
+        typer.Option(min=1, help="Shorter vectors that the model was trained for, where its folder does not say so. May be repeated."),
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the models.")] = Dtype.float32,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Precision of --model and --reranker; collections say it of theirs. Default: float32.")
+    ] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
     max_body_mb: Annotated[int, typer.Option(min=1, help="Largest request.")] = 32,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Largest image, width times height. Default: 64 million.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest image, width times height. Default: 64 million, of a JPEG 200 million.")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until an answer begins.")] = 60.0,
     queue: Annotated[int, typer.Option(min=1, help="Items that may be under way; more are told to come back later.")] = 2048,
     drain_seconds: Annotated[float, typer.Option(min=0, help="Seconds between the signal to end and the end of new requests.")] = 0.0,
@@ -49,6 +54,8 @@ def serve(
 
     if not (model or reranker or collection or home):
         raise RecipeError("there is nothing to serve; give --model, --reranker, --collection or --home")
+    if dtype is not None and not (model or reranker):
+        raise RecipeError("--dtype has no effect without --model or --reranker: collections are loaded in the precision they were made in")
     if read_only and not (collection or home):
         raise RecipeError("--read-only has no effect without collections; leave it out")
     keys, local = load_keys(key_file, os.environ), running.is_loopback(host)
@@ -68,7 +75,7 @@ def serve(
     hosts = (*LOCAL_HOSTS, *(allow_host or ())) if local else tuple(allow_host or ())
     settings = ServerSettings(keys, tuple(cors or ()), hosts, UrlSettings() if allow_urls else None, limits)
     if max_pixels is not None:
-        media.MAX_PIXELS = max_pixels
+        media.MAX_PIXELS = media.MAX_JPEG_PIXELS = max_pixels
     console.hush_transformers()
     logs.configure()
     with running.listen(host, port) as listening:
@@ -81,7 +88,7 @@ def serve(
             home,
             read_only,
             dimensions or [],
-            dtype=dtype.value,
+            dtype=(dtype or Dtype.float32).value,
             batch_tokens=batch_tokens,
         )
         shown = f"[{host}]" if ":" in host else host

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from umr.errors import ModelError
-from umr.models import llava
-from umr.models.attention import use_fast_vision
+from umr.models import llava, media
+from umr.models.attention import PACKED, SEGMENTED, use_fast_vision, use_packed_rows
 from umr.rendering.llava_vision import ImageTiles, LlavaReader
 from umr.rendering.renderer import Rendered
 from umr.rendering.vision import IMAGE, VIDEO, MediaReader, VisionReader, set_frame_budget
@@ -34,7 +34,7 @@ Positions = Literal["mrope", "flat"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SEEING_FAMILIES = (*QWEN_FAMILIES, llava.FAMILY)
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.py"]
 
 
@@ -145,10 +145,12 @@ def tokenizer_of(processor: Any) -> Any:
 
 
 def load_model(path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Load weights (safetensors only) with the attention direction set where transformers honours it: the text config."""
+    """Load weights (safetensors only) with the attention direction set where transformers honours it: the text config.
+
+    `kernel` is one of transformers' or `"packed"`, see `umr.models.packing`.
+    """
     model = _load(AutoModel, path, config, attention, kernel, dtype)
-    if kernel != "eager":
-        use_fast_vision(model)
+    _use_kernel(model, kernel, path)
     return model
 
 
@@ -160,8 +162,7 @@ def load_language_model(path: Path, config: Any, attention: Attention, kernel: s
     """
     kind = AutoModelForImageTextToText if config.model_type in SEEING_FAMILIES else AutoModelForCausalLM
     model = _load(kind, path, config, attention, kernel, dtype)
-    if kernel != "eager":
-        use_fast_vision(inner_model(model))
+    _use_kernel(inner_model(model), kernel, path)
     return model
 
 
@@ -171,12 +172,24 @@ def inner_model(network: Any) -> Any:
     return network.base_model  # transformers' own name for what lies below a head
 
 
+def _use_kernel(model: PreTrainedModel, kernel: str, path: Path) -> None:
+    if kernel == "packed":
+        use_packed_rows(model, path)
+    if kernel != "eager":
+        use_fast_vision(model, PACKED if kernel == "packed" else SEGMENTED)
+
+
 def _load(kind: Any, path: Path, config: Any, attention: Attention, kernel: str, dtype: torch.dtype) -> PreTrainedModel:
     config.get_text_config().is_causal = attention == "causal"
     config.get_text_config().use_cache = False
     try:
         model, report = kind.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation=kernel, use_safetensors=True, output_loading_info=True
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa" if kernel == "packed" else kernel,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:  # safetensors and the kernels have errors of their own
         raise ModelError(f"{path}: the weights cannot be loaded ({str(error).splitlines()[0]})") from error
@@ -188,18 +201,17 @@ def _load(kind: Any, path: Path, config: Any, attention: Attention, kernel: str,
     return loaded
 
 
-def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions, device: torch.device | str = "cpu") -> tuple[Batch, torch.Tensor]:
-    """Pad rows on the right into one batch.
+def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions) -> tuple[Batch, torch.Tensor]:
+    """Pad rows on the right into one batch, on the CPU.
 
     Args:
         rows: B rendered rows.
         pad_id: token id of padding; never attended to.
         positions: `"mrope"` lets the model place vision tokens in two dimensions; `"flat"` numbers all tokens 0, 1, 2...,
             which is how the published U-MARVEL weights were made (spec/umarvel.md 1.2).
-        device: where the tensors go.
 
     Returns:
-        The model's keyword arguments, and pool_BL, bool.
+        Arguments for `hidden_states`, and pool_BL, bool. Pixels of media that occur several times are there once.
     """
     length = max(len(row.token_ids_L) for row in rows)
     ids_BL = torch.full((len(rows), length), pad_id, dtype=torch.long)
@@ -212,21 +224,21 @@ def collate(rows: Sequence[Rendered], pad_id: int, positions: Positions, device:
         types_BL[index, :end] = torch.from_numpy(row.types_L)
         pool_BL[index, :end] = torch.from_numpy(row.pool_L)
         mask_BL[index, :end] = 1
-    batch = {"input_ids": ids_BL, "attention_mask": mask_BL}
+    batch: Batch = {"input_ids": ids_BL, "attention_mask": mask_BL}
     blocks = [block for row in rows for block in row.blocks]
-    for kind, pixels, grid in ((IMAGE, "pixel_values", "image_grid_thw"), (VIDEO, "pixel_values_videos", "video_grid_thw")):
+    for kind in (IMAGE, VIDEO):
         if chosen := [block for block in blocks if block.kind == kind]:
-            batch[pixels] = torch.cat([block.patches_PC for block in chosen])
-            batch[grid] = torch.tensor([block.grid for block in chosen])
-            if chosen[0].image_size is not None:
-                batch["image_sizes"] = torch.tensor([block.image_size for block in chosen])
-            if kind == VIDEO:
-                batch["second_per_grid_ts"] = torch.tensor([block.seconds_per_grid for block in chosen])
+            batch |= media.arguments(chosen)
     if blocks:
         batch["mm_token_type_ids"] = types_BL
     if positions == "flat":
         batch["position_ids"] = (mask_BL.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}, pool_BL.to(device)
+    return batch, pool_BL
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """A batch with its tensors on a device."""
+    return {name: one.to(device, non_blocking=True) if isinstance(one, torch.Tensor) else one for name, one in batch.items()}
 
 
 def hidden_states(model: torch.nn.Module, batch: Batch, family: str) -> torch.Tensor:
@@ -234,7 +246,9 @@ def hidden_states(model: torch.nn.Module, batch: Batch, family: str) -> torch.Te
     if family == llava.FAMILY:
         out: torch.Tensor = model(**llava.arguments(inner_model(model), batch)).last_hidden_state
         return out
-    accepted = batch if family == "qwen2_5_vl" else {key: value for key, value in batch.items() if key != "second_per_grid_ts"}
+    accepted = media.encoded_once(inner_model(model), batch)
+    if family != "qwen2_5_vl":
+        accepted.pop("second_per_grid_ts", None)
     out = model(**accepted).last_hidden_state
     return out
 

@@ -17,9 +17,11 @@ from umr.errors import ModelError, RenderError
 from umr.items import Item, QueryText, Side
 from umr.models import backbone, batching, exchange, llava, settings
 from umr.models.latent_attention import LatentAttention, LatentSizes
-from umr.models.pooling import finish, latent_attention, masked_mean
+from umr.models.packing import pooled_states
+from umr.models.pooling import finish, latent_attention, means
 from umr.models.sentence_transformer import SentenceTransformerEngine
 from umr.models.settings import ModelSettings
+from umr.models.shorter import shorten
 from umr.rendering import template as templates
 from umr.rendering.llava_vision import ImageTiles
 from umr.rendering.renderer import Rendered, Renderer
@@ -47,11 +49,9 @@ class EmbeddingModel(torch.nn.Module):
         self.settings, self.family, self.pad_id, self.latent = settings, family, pad_id, latent
 
     def forward(self, rows: Sequence[Rendered]) -> torch.Tensor:
-        """Embed rows as one padded batch: (B, D), unit length, in the rows' order."""
-        device = next(self.network.parameters()).device
-        batch, pool_BL = backbone.collate(rows, self.pad_id, self.settings.positions, device)
-        hidden_BLD = backbone.hidden_states(self.network, batch, self.family)
-        pooled_BD = masked_mean(hidden_BLD, pool_BL) if self.latent is None else self.latent(hidden_BLD, pool_BL)
+        """Embed rows as one batch: (B, D), unit length, in the rows' order."""
+        token_ND, counts = pooled_states(self.network, rows, self.family, self.pad_id, self.settings.positions)
+        pooled_BD = means(token_ND, counts) if self.latent is None else self.latent.pool(token_ND, counts)
         return finish(pooled_BD, self.settings.dimension)
 
 
@@ -141,11 +141,12 @@ class Embedder:
             latent: sizes of fresh latent attention. Default: NV-Embed's.
             image_tiles: what LLaVA-NeXT sees of an image: `"global"` (default), the whole as one square, or `"anyres"`, also tiles of an
                 enlarged one. Without effect, hence refused, on other backbones.
-            dimension: keep this many components. Default: all.
+            dimension: keep this many components, whether the model was trained for it or not. Default: all.
             max_tokens: longest row, 2048 by default.
             min_pixels: images with a smaller area are enlarged to it. Default: the processor's.
             max_pixels: images and video frames with a larger area are reduced to it. Default: the processor's.
-            kernel: attention of the language model: `"sdpa"`, `"eager"`, or another that transformers knows.
+            kernel: attention of the language model: `"sdpa"`, `"eager"`, another that transformers knows, or `"packed"`: rows in one line
+                without padding (`umr.models.packing`), equal results.
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
             device: torch device. Default: cuda when there is one, else cpu.
             batch_tokens: token budget of a batch. Default: 16384 on a GPU, 1024 on a CPU, whose caches larger batches overflow.
@@ -184,6 +185,8 @@ class Embedder:
         if pooling is not None and pooling != base.pooling:
             base = replace(base, latent=None)  # sizes of a pooling that is not used
         merged = replace(base, **given)
+        if dimension is not None:  # lengths of the folder's that are still shorter
+            merged = replace(merged, matryoshka=tuple(one for one in base.matryoshka if one < dimension))
         width = config.get_text_config().hidden_size
         merged.check(config.model_type, width, path)
         block = latent_attention(folder, merged.latent, width).to(device) if merged.pooling == "latent" else None
@@ -199,6 +202,12 @@ class Embedder:
         return self.engine.dimension
 
     @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Lengths that its vectors were trained to have, shortest first; the last is its own."""
+        shorter = self.engine.model.settings.matryoshka if isinstance(self.engine, RenderedEngine) else ()
+        return *sorted(shorter), self.dimension
+
+    @property
     def query_text(self) -> QueryText:
         """How this model wants queries that have an instruction to be cleaned; see `ModelSettings.query_text`."""
         return self.engine.model.settings.query_text if isinstance(self.engine, RenderedEngine) else "separate"
@@ -208,21 +217,34 @@ class Embedder:
         """Sixteen hex digits over weights, template, tokenizer, pixel budgets, pooling and dtype."""
         return hashlib.sha256("\n".join(self.engine.fingerprint_parts()).encode()).hexdigest()[:16]
 
-    def encode(self, items: Sequence[Item], side: Side = "candidate", instruction: None | str | Sequence[str | None] = None) -> Vectors:
+    def encode(
+        self,
+        items: Sequence[Item],
+        side: Side = "candidate",
+        instruction: None | str | Sequence[str | None] = None,
+        dimension: int | None = None,
+    ) -> Vectors:
         """Embed items, in any mixture of modalities.
 
         Args:
             items: what to embed.
             side: `"query"` or `"candidate"`.
             instruction: for queries: one for all rows, or one a row; None for none.
+            dimension: one of `dimensions`, to which vectors are cut and scaled to unit length again; None for their own. In fewer
+                bits: `umr.store.Quantiser`.
 
         Returns:
             float32, shape (N, D), rows of unit length, in input order.
 
         Raises:
+            ModelError: a length that the model was not trained for; `load(dimension=...)` cuts all the same.
             RenderError: an item cannot be rendered, or an instruction stands on the candidate side.
             MediaError: an image or video cannot be read.
         """
+        dimension = self.dimension if dimension is None else dimension
+        if dimension not in self.dimensions:
+            known = ", ".join(map(str, self.dimensions))
+            raise ModelError(f"the model was not trained for vectors of {dimension} components, but for {known}; give one of these")
         items = list(items)
         if wrong := [item for item in items if not isinstance(item, Item)]:
             raise RenderError(f"encode takes items, not {type(wrong[0]).__name__}; write Item.of(text=...), Item.of(image=...)")
@@ -230,15 +252,16 @@ class Embedder:
         if len(instructions) != len(items):
             raise ModelError(f"{len(instructions)} instructions for {len(items)} items; give one, or one for each")
         if not items:
-            return np.zeros((0, self.dimension), np.float32)
+            return np.zeros((0, dimension), np.float32)
         engine: Any = self.engine
-        return batching.encode_stream(
+        vectors_ND = batching.encode_stream(
             len(items),
             lambda start, stop: engine.prepare(items[start:stop], side, instructions[start:stop]),
             engine.cost,
             engine.forward,
             self.batch_tokens or batching.default_budget(next(engine.model.parameters()).device.type),
         )
+        return shorten(vectors_ND, dimension)
 
     def save(self, folder: Path) -> list[str]:
         """Write a folder that `Embedder.load`, and where possible plain `SentenceTransformer`, load with the same vectors.

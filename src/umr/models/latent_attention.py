@@ -83,9 +83,20 @@ class LatentAttention(torch.nn.Module):
         Returns:
             (B, D), not normalised; fp32, or fp64 in a model of doubles.
         """
-        counts = pool_BL.sum(1).tolist()
-        with torch.autocast(hidden_BLD.device.type, enabled=False):
-            hidden_ND = hidden_BLD[pool_BL].to(self.latents.dtype)
+        return self.pool(hidden_BLD[pool_BL], pool_BL.sum(1).tolist())
+
+    def pool(self, token_ND: torch.Tensor, counts: list[int]) -> torch.Tensor:
+        """Pool rows whose tokens have been picked.
+
+        Args:
+            token_ND: hidden states of the pooled tokens, row by row, any float type.
+            counts: how many of them each of the B rows has.
+
+        Returns:
+            As `forward`.
+        """
+        with torch.autocast(token_ND.device.type, enabled=False):
+            hidden_ND = token_ND.to(self.latents.dtype)
             hidden_ND = hidden_ND + self._attend(self.norm(hidden_ND))
             value_NF, gate_NF = self.feed_in(self.norm_feed(hidden_ND)).chunk(2, -1)
             # The last map is linear, so it may come after the mean: once a row instead of once a token.

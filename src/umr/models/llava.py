@@ -13,10 +13,12 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from umr.errors import ModelError
+from umr.models.media import first_uses
 from umr.rendering.llava_vision import to_crops
 
 FAMILY = "llava_next"
 """transformers' `model_type`."""
+_TEXT = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "max_length_q")
 
 
 def check_sizes(processor: Any, config: Any, where: str | Path) -> None:
@@ -31,23 +33,26 @@ def check_sizes(processor: Any, config: Any, where: str | Path) -> None:
         )
 
 
-def arguments(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+def arguments(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """A collated batch as keyword arguments of transformers' `LlavaNextModel`.
 
     Args:
         model: the model itself, without a head or adapters around it.
-        batch: as `backbone.collate` makes it. An image of one crop is shown without tiles.
+        batch: as `backbone.collate` makes it, or in one line. An image of one crop is shown without tiles.
     """
-    accepted: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    accepted = {name: batch[name] for name in _TEXT if name in batch}
     if "pixel_values" not in batch:
         return accepted
     vision = model.config.vision_config
     crops_TCHW = to_crops(batch["pixel_values"], vision.image_size, vision.patch_size)
-    sizes_I2 = batch["image_sizes"]
+    places = batch.get("image_places", range(len(batch["image_sizes"])))
+    sizes_I2 = batch["image_sizes"][first_uses(places)]
     if len(crops_TCHW) > len(sizes_I2):
-        return accepted | {"pixel_values": crops_TCHW, "image_sizes": sizes_I2}
-    features = BaseModelOutputWithPooling(pooler_output=whole_image_features(model, crops_TCHW, sizes_I2))
-    return accepted | {"mm_encoder_outputs": {"image": features}}
+        features = model.get_image_features(crops_TCHW, sizes_I2, return_dict=True).pooler_output
+    else:
+        features = whole_image_features(model, crops_TCHW, sizes_I2)
+    output = BaseModelOutputWithPooling(pooler_output=[features[place] for place in places])
+    return accepted | {"mm_encoder_outputs": {"image": output}}
 
 
 def whole_image_features(model: Any, crops_ICHW: torch.Tensor, sizes_I2: torch.Tensor) -> list[torch.Tensor]:

@@ -81,8 +81,8 @@ def _open_base(base: str | Path, adapter: Path) -> Embedder:
     engine = embedder.engine
     if not isinstance(engine, RenderedEngine):
         raise ModelError(f"{base}: a foreign SentenceTransformer; fold adapters into it with sentence-transformers itself")
-    if own is not None:
-        engine.model.settings = replace(engine.model.settings, query_text=own.query_text)
+    query_text, lengths = (engine.model.settings.query_text, ()) if own is None else (own.query_text, own.matryoshka)
+    engine.model.settings = replace(engine.model.settings, query_text=query_text, matryoshka=lengths)  # an adapter without says nothing
     if engine.model.latent is not None and (adapter / pooling.WEIGHTS).is_file():
         width = engine.model.network.config.get_text_config().hidden_size
         engine.model.latent = pooling.latent_attention(adapter, engine.model.settings.latent, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,20 +17,18 @@ WEIGHTS = Path("1_Pooling") / "model.safetensors"
 """Weights of a pooling in a model folder, where sentence-transformers looks for them."""
 
 
-def masked_mean(hidden_BLD: torch.Tensor, pool_BL: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens of `pool_BL`; every pooling of ours is one, with another mask (spec/umarvel.md 1.3).
+def means(token_ND: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Mean over the pooled tokens of each row; every pooling of ours is one, of other tokens (spec/umarvel.md 1.3).
 
     Args:
-        hidden_BLD: hidden states, any float type; half precision is averaged in fp32.
-        pool_BL: bool, at least one True a row.
+        token_ND: their hidden states, row by row, any float type; half precision is averaged in fp32.
+        counts: how many of them each of the B rows has, at least one.
 
     Returns:
         (B, D), fp32 (fp64 for fp64 input).
     """
-    hidden_BLD = hidden_BLD if hidden_BLD.dtype == torch.float64 else hidden_BLD.float()
-    # Not a product with the mask: a NaN or inf in a padded place must not survive as NaN.
-    kept_BLD = hidden_BLD.masked_fill(~pool_BL[..., None], 0.0)
-    return kept_BLD.sum(1) / pool_BL.sum(1, keepdim=True).to(hidden_BLD.dtype)
+    token_ND = token_ND if token_ND.dtype == torch.float64 else token_ND.float()
+    return torch.segment_reduce(token_ND, "mean", lengths=torch.tensor(counts, device=token_ND.device))
 
 
 def finish(pooled_BD: torch.Tensor, dimension: int | None = None) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from umr.errors import ModelError
 from umr.models import backbone
+from umr.models.packing import pooled_states
 from umr.models.settings import RerankSettings
 from umr.rendering.pairs import PairRenderer
 from umr.rendering.renderer import Rendered
@@ -36,14 +37,12 @@ class RerankModel(torch.nn.Module):
         self.settings, self.family, self.pad_id, self.answer_ids = settings, family, pad_id, tuple(answer_ids)
 
     def forward(self, rows: Sequence[Rendered], vocabulary: bool = False) -> torch.Tensor:
-        """Answer rows as one padded batch: (R, 7) fp32 logits of `ANSWERS` at each row's last token, in the rows' order.
+        """Answer rows as one batch: (R, 7) fp32 logits of `ANSWERS` at each row's last token, in the rows' order.
 
         Only these rows of the head are multiplied, at one position of each row; with `vocabulary` all of them are, which gives (R, V).
         """
-        device = next(self.network.parameters()).device
-        batch, last_RL = backbone.collate(rows, self.pad_id, "mrope", device)
-        hidden_RLD = backbone.hidden_states(backbone.inner_model(self.network), batch, self.family)
-        last_RD = hidden_RLD[torch.arange(len(rows), device=device), last_RL.int().argmax(1)]
+        last_RD, _ = pooled_states(backbone.inner_model(self.network), rows, self.family, self.pad_id, "mrope")
+        device = last_RD.device
         head = self.network.get_output_embeddings()
         if vocabulary:
             with torch.autocast(device.type, enabled=False):

@@ -117,7 +117,8 @@ class Reranker:
             image_tiles: `"global"` (default) or `"anyres"`, for LLaVA-NeXT alone; see `Embedder.load`.
             min_pixels: images with a smaller area are enlarged to it. Default: the processor's.
             max_pixels: images and video frames with a larger area are reduced to it. Default: the processor's.
-            kernel: attention of the language model: `"sdpa"`, `"eager"`, or another that transformers knows.
+            kernel: attention of the language model: `"sdpa"`, `"eager"`, another that transformers knows, or `"packed"`: rows in one line
+                without padding (`umr.models.packing`), equal results.
             dtype: `"float32"`, `"bfloat16"` or `"float16"`.
             device: torch device. Default: cuda when there is one, else cpu.
             batch_tokens: token budget of a batch. Default: 16384 on a GPU, 1024 on a CPU, whose caches larger batches overflow.

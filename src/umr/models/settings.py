@@ -36,6 +36,7 @@ class ModelSettings:
             LamRA weights (see `MBeir`).
         image_tiles: what LLaVA-NeXT sees of an image, see `LlavaReader`.
         latent: sizes of the latent attention; None for NV-Embed's, and with every other pooling.
+        matryoshka: shorter lengths that the last training trained vectors for, longest first. They change no vector.
     """
 
     attention: Attention = "bidirectional"
@@ -47,6 +48,7 @@ class ModelSettings:
     query_text: QueryText = "separate"
     latent: LatentSizes | None = None
     image_tiles: ImageTiles = "global"
+    matryoshka: tuple[int, ...] = ()
 
     def check(self, family: str, hidden_size: int, where: str | Path) -> None:
         """Raise `ModelError` for a value that does not exist or has no effect on this backbone."""
@@ -60,6 +62,9 @@ class ModelSettings:
             raise ModelError(f"{where}: dimension={self.dimension} must lie between 1 and the hidden size, {hidden_size}")
         _check_max_tokens(self.max_tokens, where)
         self._check_latent(where)
+        own = self.dimension or hidden_size
+        if wrong := [one for one in self.matryoshka if not (isinstance(one, int) and 1 <= one < own)]:
+            raise ModelError(f"{where}: matryoshka={wrong[0]!r} must lie between 1 and {own - 1}, below the length of the whole vector")
 
     def _check_latent(self, where: str | Path) -> None:
         if self.latent is None:
@@ -71,12 +76,13 @@ class ModelSettings:
                 raise ModelError(f"{where}: latent.{name}={value!r} must be a number of at least 1")
 
     def text(self) -> str:
-        """What vectors depend on, for a fingerprint: all but the temperature, which scales scores in training.
+        """What vectors depend on, for a fingerprint: not the temperature, which scales scores in training, nor the shorter lengths.
 
         Settings that came after models had been made are named only where they are not the default: a model keeps its fingerprint.
         """
         old = ("attention", "positions", "pooling", "dimension", "max_tokens", "temperature", "query_text")
-        kept = {one.name: None if one.name == "temperature" else getattr(self, one.name) for one in fields(self)}
+        idle = {"temperature": None, "matryoshka": ()}
+        kept = {one.name: idle.get(one.name, getattr(self, one.name)) for one in fields(self)}
         named = [f"{one.name}={kept[one.name]!r}" for one in fields(self) if one.name in old or kept[one.name] != one.default]
         return f"ModelSettings({', '.join(named)})"
 
@@ -92,6 +98,7 @@ class ModelSettings:
             found = _read(path)
             if found.get("latent") is not None:
                 found["latent"] = LatentSizes(**found["latent"])
+            found["matryoshka"] = tuple(found.get("matryoshka", ()))
             return cls(**found)
         except TypeError as error:
             raise ModelError(f"{path}: unreadable settings ({error})") from error

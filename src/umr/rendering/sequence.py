@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -221,10 +222,11 @@ class SequenceWriter:
         wanted = {part.digest: part for part in media if part.digest not in done}
         if self.vision is not None:
             images = {digest: part for digest, part in wanted.items() if isinstance(part, Image)}
-            done.update(zip(images, self.vision.images([part.open() for part in images.values()]), strict=True))
+            blocks = self.vision.images([part.open() for part in images.values()])
+            done.update((digest, replace(block, digest=digest)) for digest, block in zip(images, blocks, strict=True))
             for digest, part in wanted.items():
                 if isinstance(part, Video):
-                    done[digest] = self.vision.video(part.frames())
+                    done[digest] = replace(self.vision.video(part.frames()), digest=digest)
         for part in media:
             done[part.digest] = done.pop(part.digest)  # last used, last in order: a caller may drop the first ones
         return [[done[part.digest] for part in item.parts if isinstance(part, Image | Video)] for item in items]

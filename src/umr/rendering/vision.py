@@ -33,6 +33,7 @@ class VisionBlock:
         pieces: what stands for it in the sequence, in order: text to tokenise, or token ids with their types.
         seconds_per_grid: seconds between two steps of `grid[0]`; 0 for images.
         image_size: (height, width) in pixels before any processing, for models that ask for it; None for others.
+        digest: of the image or video; blocks of one reader with the same digest are equal. Empty: not known.
     """
 
     kind: int
@@ -41,6 +42,7 @@ class VisionBlock:
     pieces: tuple[str | tuple[int, ...], ...]
     seconds_per_grid: float = 0.0
     image_size: tuple[int, int] | None = None
+    digest: str = ""
 
 
 class MediaReader(Protocol):

@@ -1,6 +1,7 @@
 """Quality against cost: what the stored vectors would score with fewer dimensions, fewer bits, and fewer pairs reranked.
 
-Nothing is embedded and no reranker is called. Candidates are made smaller, queries are only cut to the same dimensions.
+Nothing is embedded and no reranker is called. Candidates are made smaller, queries are only cut to the same dimensions; how they are
+searched, and put in order again by the whole vectors, is said in `umr.store.smaller`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from umr.evaluation.rerank import Reranked, RerankReport, scores_of
 from umr.evaluation.result import Run
 from umr.evaluation.searches import Searches, Target
 from umr.progress import Bar
-from umr.reports.smaller import PRECISIONS, Precision, SmallerRows, bytes_of, dimensions_of, shrink
-from umr.store import exact_topk
+from umr.store import Rows
+from umr.store.quantiser import PRECISIONS, Precision, Quantiser, bytes_of
+from umr.store.smaller import dimensions_of, first_step, second_step, smaller
 
 QUERIES = 500
 """Queries of a setting that are asked, spread evenly over its file."""
@@ -33,14 +35,16 @@ class Cost:
     Attributes:
         dimension: leading numbers of each vector.
         precision: of each number of a candidate.
+        rescored: the best are put in order by the whole vectors in fp16.
         depth: results a query that are reranked; 0 for a search alone.
-        bytes: of a candidate's vector.
+        bytes: of what a search goes through for each candidate; the whole vectors for rescoring come on top, but may lie on a disk.
         main: mean over settings of the main metric, in percent.
         known: share of the pairs reranked whose P(Yes) is stored, in percent; the others count as No. 100 without reranking.
     """
 
     dimension: int
     precision: Precision
+    rescored: bool
     depth: int
     bytes: int
     main: float
@@ -48,7 +52,11 @@ class Cost:
 
 
 def costs(
-    searches: Searches, queries: Mapping[str, QueryVectors], targets: Mapping[tuple[str, str], Target], rerank: RerankReport | None
+    searches: Searches,
+    queries: Mapping[str, QueryVectors],
+    targets: Mapping[tuple[str, str], Target],
+    rerank: RerankReport | None,
+    trained: Sequence[int] = (),
 ) -> list[Cost]:
     """Search with every dimension and precision, and rerank to every depth.
 
@@ -57,34 +65,49 @@ def costs(
         queries: by setting.
         targets: by setting and pool.
         rerank: with its probabilities; `None` for a search alone.
+        trained: lengths that the model was trained for; tried beside halves.
     """
     pool = searches.names[0]
     full = next(iter(queries.values())).store.dimension
-    ways = [(dimension, precision) for precision in PRECISIONS for dimension in dimensions_of(full)]
+    ways = [(dimension, precision) for precision in PRECISIONS for dimension in dimensions_of(full, trained)]
     total = len(ways) * sum(len(targets[one.name, pool].pool) for one in searches.settings)
     found: list[Cost] = []
     with searches.timed("quality against cost", total, "candidates") as bar:
         for dimension, precision in ways:
-            runs = {
-                one.name: _run(searches, queries[one.name], targets[one.name, pool], dimension, precision, bar) for one in searches.settings
-            }
-            found += _scored(searches, pool, runs, rerank, dimension, precision)
+            both = [_runs(searches, queries[one.name], targets[one.name, pool], dimension, precision, bar) for one in searches.settings]
+            for rescored in (False, True):
+                if rescored and (dimension, precision) == (full, "fp16"):
+                    continue  # nothing is left to put in order
+                runs = {one.name: each[rescored] for one, each in zip(searches.settings, both, strict=True)}
+                found += _scored(searches, pool, runs, rerank, (dimension, precision, rescored))
     return found
 
 
-def _run(searches: Searches, asked: QueryVectors, target: Target, dimension: int, precision: Precision, bar: Bar) -> Run:
-    rows_Q = np.unique(np.linspace(0, len(asked.qids) - 1, min(QUERIES, len(asked.qids))).astype(np.int64))
+def chosen_rows(asked: QueryVectors, count: int) -> npt.NDArray[np.int64]:
+    """Rows of at most `count` queries, spread evenly over their file."""
+    return np.unique(np.linspace(0, len(asked.qids) - 1, min(count, len(asked.qids))).astype(np.int64))
+
+
+def _runs(searches: Searches, asked: QueryVectors, target: Target, dimension: int, precision: Precision, bar: Bar) -> tuple[Run, Run]:
+    """Rankings by what is kept, and by the whole vectors among the first of them."""
+    rows_Q = chosen_rows(asked, QUERIES)
     qids = tuple(asked.qids[row] for row in rows_Q)
-    queries_QD = shrink(asked.store.take(rows_Q), dimension, "fp16")
-    smaller = SmallerRows(target.vectors, dimension, precision)
+    queries_QD = asked.store.take(rows_Q)
+    quantiser = None if precision == "fp16" else Quantiser.of(target.vectors, precision, target.vectors.fingerprint, dimension)
+    small = smaller(target.vectors, dimension, quantiser)
     own_Q = own_rows(searches.benchmark, qids, target.pool)
-    found = exact_topk(queries_QD, smaller, searches.depth + (own_Q is not None), bar=bar)
-    rows_QK, scores_QK = without_own(*found, own_Q, searches.depth)
-    return Run(qids, rows_QK, scores_QK, target.vectors.ids)
+    depth = searches.depth + (own_Q is not None)
+    found_QR = first_step(queries_QD, small, depth, bar)
+
+    def run(by: Rows) -> Run:
+        rows_QK, scores_QK = without_own(*second_step(queries_QD, found_QR, by, depth), own_Q, searches.depth)
+        return Run(qids, rows_QK, scores_QK, target.vectors.ids)
+
+    return run(small.kept), run(target.vectors)
 
 
 def _scored(
-    searches: Searches, pool: str, runs: Mapping[str, Run], rerank: RerankReport | None, dimension: int, precision: Precision
+    searches: Searches, pool: str, runs: Mapping[str, Run], rerank: RerankReport | None, way: tuple[int, Precision, bool]
 ) -> Iterator[Cost]:
     for depth in (0, *depths_of(rerank)):
         mains, shares = [], []
@@ -94,7 +117,7 @@ def _scored(
                 run, known = _reranked(run, rerank.searches[one.name, pool], depth, rerank.weights[one.name])
             mains.append(scores_of(run, one.name, searches.benchmark.qrels(one, searches.split), searches.depth)[0])
             shares.append(known)
-        yield Cost(dimension, precision, depth, bytes_of(dimension, precision), float(np.mean(mains)), 100 * float(np.mean(shares)))
+        yield Cost(*way, depth, bytes_of(way[0], way[1]), float(np.mean(mains)), 100 * float(np.mean(shares)))
 
 
 def depths_of(rerank: RerankReport | None) -> list[int]:

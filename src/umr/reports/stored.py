@@ -53,17 +53,31 @@ def benchmark_of(evaluation: Evaluation, path: Path) -> Benchmark:
     return open_benchmark(path, "skip" if skipped else "fail", own_positives=content.get("positives") == "own")
 
 
-def stored_costs(evaluation: Evaluation, benchmark: Benchmark, work: Path) -> list[Cost]:
-    """Quality against cost from what an evaluation has stored.
+@dataclass(frozen=True)
+class Stored:
+    """What an evaluation has stored.
+
+    Attributes:
+        searches: over local pools where they were searched, else over the global pool.
+        queries: by setting.
+        targets: by setting and pool.
+    """
+
+    searches: Searches
+    queries: dict[str, QueryVectors]
+    targets: dict[tuple[str, str], Target]
+
+
+def stored_vectors(evaluation: Evaluation, benchmark: Benchmark, work: Path) -> Stored | None:
+    """Open the vectors of an evaluation.
 
     Args:
-        evaluation: of an embedder; one of somebody's run file has no vectors, and no costs.
+        evaluation: of an embedder; one of somebody's run file has no vectors.
         benchmark: what was evaluated on.
-        work: folder of its vectors and probabilities.
+        work: folder of its vectors.
 
     Returns:
-        Over local pools where they were searched, else over the global pool; empty without vectors, or where the global pool was
-        searched with a filter or offsets alone.
+        `None` without vectors, or where the global pool was searched with a filter or offsets alone.
 
     Raises:
         StoreError: not all of them are there.
@@ -71,29 +85,43 @@ def stored_costs(evaluation: Evaluation, benchmark: Benchmark, work: Path) -> li
     content = evaluation.content
     pool: PoolName = "local" if "local" in content["averages"] else "global"
     if "dimension" not in content["model"] or pool not in content["averages"]:
-        return []
+        return None
     model = _StoredModel(content["model"]["fingerprint"], content["model"]["dimension"], work)
     split: str = content["data"]["split"]
     settings = chosen_settings(benchmark, split, [one["setting"] for one in content["settings"]])
     searches = Searches(benchmark, split, settings, (pool,), content["depth"], Embeddings(model, benchmark, work), Mixed(), {})
-    queries, targets = searches.embed_queries(content["instruction"]), searches.embed_candidates()
-    rerank = _reranked(content, searches, queries, targets, work) if "rerank" in content else None
-    return costs(searches, queries, targets, rerank)
+    return Stored(searches, searches.embed_queries(content["instruction"]), searches.embed_candidates())
 
 
-def _reranked(
-    content: Mapping[str, Any],
-    searches: Searches,
-    queries: Mapping[str, QueryVectors],
-    targets: Mapping[tuple[str, str], Target],
-    work: Path,
-) -> RerankReport:
+def stored_costs(evaluation: Evaluation, benchmark: Benchmark, work: Path) -> list[Cost]:
+    """Quality against cost from what an evaluation has stored.
+
+    Args:
+        evaluation: as of `stored_vectors`, like what follows.
+        benchmark: likewise.
+        work: folder of its vectors and probabilities.
+
+    Returns:
+        Empty where there are no vectors.
+
+    Raises:
+        StoreError: not all of them are there.
+    """
+    found = stored_vectors(evaluation, benchmark, work)
+    if found is None:
+        return []
+    rerank = _reranked(evaluation.content, found, work) if "rerank" in evaluation.content else None
+    return costs(found.searches, found.queries, found.targets, rerank)
+
+
+def _reranked(content: Mapping[str, Any], stored: Stored, work: Path) -> RerankReport:
     """The probabilities that the reranker gave, with the weights that were used."""
+    searches, queries, targets = stored.searches, stored.queries, stored.targets
     about, wording = content["rerank"], content["instruction"]
     plan = Reranking(_StoredModel(about["fingerprint"], 0, work), about["depth"])
     asked = [
         Search(setting, pool, run, wording, searches.label(queries[setting], targets[setting, pool]))
-        for (setting, pool), run in searches.runs(dict(queries), dict(targets)).items()
+        for (setting, pool), run in searches.runs(queries, targets).items()
     ]
     with searches.timed("reading probabilities", sum(len(one.run.qids) for one in asked) * plan.depth, "pairs") as bar:
         found = ask(plan, searches.benchmark, searches.split, content["model"]["fingerprint"], asked, work, bar)

@@ -18,6 +18,7 @@ from umr.items import Item, Query, QueryText, Side
 from umr.models import batching
 from umr.models.embedder import Embedder
 from umr.models.reranker import Reranker, Scores, sigmoid
+from umr.models.shorter import shorten
 from umr.rendering.pairs import Pair
 from umr.rendering.vision import VisionBlock
 from umr.serving.errors import RequestError
@@ -34,11 +35,11 @@ class ServedEmbedder:
         name: what callers call it.
         embedder: the model.
         runtime: the server's threads.
-        shorter: lengths to which its vectors may be cut, because it was trained so (Matryoshka); none by default.
+        shorter: lengths to which its vectors may be cut besides those that its folder says it was trained for (Matryoshka).
         path: where the model was loaded from, for collections that are made with it.
 
     Raises:
-        ModelError: a length that is not below the model's own.
+        ModelError: a length that is not below the model's own, or that it has anyway.
     """
 
     def __init__(self, name: str, embedder: Embedder, runtime: Runtime, shorter: Sequence[int] = (), path: str = "") -> None:
@@ -46,7 +47,9 @@ class ServedEmbedder:
         self._runtime = runtime
         if wrong := [length for length in shorter if not 1 <= length < embedder.dimension]:
             raise ModelError(f"{name}: cannot shorten vectors of {embedder.dimension} components to {wrong[0]}")
-        self.lengths = tuple(sorted({*shorter, embedder.dimension}))
+        if known := [length for length in shorter if length in embedder.dimensions]:
+            raise ModelError(f"{name}: its folder says that it was trained for {known[0]} components; leave --dimensions {known[0]} out")
+        self.lengths = tuple(sorted({*shorter, *embedder.dimensions}))
         self._lane = Lane(name, embedder.engine.cost, embedder.engine.forward, _budget(embedder))
 
     @property
@@ -86,7 +89,7 @@ class ServedEmbedder:
             can = ", ".join(map(str, self.lengths))
             raise RequestError(400, f"model {self.name} has no vectors of {length} components; it has {can}", "unsupported_dimensions")
         done = await self._runtime.compute(self._lane, self._chunks(items, side, [instruction] * len(items)))
-        return Computed(shortened(done.values_ND, length), done.tokens)
+        return Computed(done.values_ND if length is None else shorten(done.values_ND, length), done.tokens)
 
     def encode(self, items: Sequence[Item], side: Side = "candidate", instruction: None | str | Sequence[str | None] = None) -> Vectors:
         """`Encoder.encode`, for threads other than the event loop's."""
@@ -147,15 +150,6 @@ class ServedReranker:
         done: dict[str, VisionBlock] = {}  # media of this request, read once; its chunks are prepared one after the other
         for part in chunks_of([pair.candidate for pair in pairs]):
             yield partial(self.reranker.engine.prepare, pairs[part], done)
-
-
-def shortened(vectors_ND: Vectors, length: int | None) -> Vectors:
-    """The first `length` components, scaled to unit length again; all when None."""
-    if length is None or length == vectors_ND.shape[1]:
-        return vectors_ND
-    kept_NL = vectors_ND[:, :length]
-    norms_N1 = np.linalg.norm(kept_NL, axis=1, keepdims=True)
-    return np.asarray(kept_NL / np.maximum(norms_N1, np.finfo(np.float32).tiny), np.float32)
 
 
 def _budget(model: Embedder | Reranker) -> int:

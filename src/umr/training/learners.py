@@ -17,9 +17,16 @@ from umr.models.latent_attention import LatentSizes
 from umr.rendering.pair_template import PROMPTS_SUFFIXES
 from umr.rendering.prompts import Prompts
 from umr.rendering.renderer import Renderer
-from umr.training.objectives import Answering, Contrastive, Objective, OwnLists, Reranking, Retriever
+from umr.training.objectives import Answering, Contrastive, Objective, OwnLists, Reranking, Retriever, prefixes_of
 from umr.training.recipe import Recipe
-from umr.training.recipe_sections import GenerativeSection, InfoNceSection, ModelSection, RerankSection, TrainingSection
+from umr.training.recipe_sections import (
+    DistillationSection,
+    GenerativeSection,
+    InfoNceSection,
+    ModelSection,
+    RerankSection,
+    TrainingSection,
+)
 from umr.training.statements import message_template
 
 if TYPE_CHECKING:
@@ -81,6 +88,7 @@ class RetrieverLearner:
         if not isinstance(engine, RenderedEngine):
             raise RecipeError("model.path: a foreign SentenceTransformer is trained with sentence-transformers itself")
         self._engine, self._training = engine, recipe.training
+        self._shorter = _shorter(recipe.loss, engine.dimension)
         self.started_from, self.encoder = self._embedder.fingerprint, self._embedder
         engine.model.network = _prepare(engine.model.network, recipe.training)
         _prepare_pooling(engine.model.latent, recipe.training)
@@ -90,18 +98,19 @@ class RetrieverLearner:
         if isinstance(recipe.loss, InfoNceSection) and recipe.loss.in_batch:
             self.objective = Contrastive(engine.renderer, recipe.loss, recipe.training)
         else:
-            self.objective = OwnLists(engine.renderer, recipe.training, scored=recipe.loss.kind == "distillation")
+            self.objective = OwnLists(engine.renderer, recipe.loss, recipe.training)
 
     def temperature(self) -> float | None:
         """The temperature at present."""
         return float(self.module.temperature().detach())
 
     def save(self, folder: Path) -> tuple[str, list[str]]:
-        """Write the model with its temperature."""
+        """Write the model with its temperature and the lengths that this training gave its vectors."""
         model = self._engine.model
         model.network = _finished(model.network, self._training)
         model.eval()
-        model.settings = replace(model.settings, temperature=round(float(self.module.temperature().detach()), 6))
+        temperature = round(float(self.module.temperature().detach()), 6)
+        model.settings = replace(model.settings, temperature=temperature, matryoshka=self._shorter)
         reasons = self._embedder.save(folder)
         return self._embedder.fingerprint, reasons
 
@@ -139,6 +148,16 @@ class RerankerLearner:
         self._engine.model.eval()
         reasons = self._reranker.save(folder)
         return self._reranker.fingerprint, reasons
+
+
+def _shorter(loss: InfoNceSection | DistillationSection, dimension: int) -> tuple[int, ...]:
+    """Lengths below the model's own that are trained, longest first. Raises `RecipeError` for one that is not below it."""
+    lengths = prefixes_of(loss).lengths
+    if lengths and lengths[0] >= dimension:
+        raise RecipeError(
+            f"loss.matryoshka.dimensions: {lengths[0]} is not below the model's own {dimension}, which is always trained; leave it out"
+        )
+    return lengths
 
 
 def _answering(engine: RerankEngine, file: Path, loss: GenerativeSection, training: TrainingSection) -> Answering:

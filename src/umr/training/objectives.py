@@ -17,6 +17,7 @@ from umr.losses.answers import Questions, answer_loss
 from umr.losses.gathered import gather_batch
 from umr.losses.infonce import Columns, info_nce
 from umr.losses.listwise import distillation, list_cosines, own_infonce
+from umr.losses.matryoshka import Prefixes, over_prefixes
 from umr.losses.ranking import ranking_loss
 from umr.losses.temperature import Temperature
 from umr.models.batching import pack
@@ -24,7 +25,7 @@ from umr.models.embedder import EmbeddingModel
 from umr.rendering.renderer import Rendered, Renderer
 from umr.training import batches, gradient_cache, lists, questions, statements
 from umr.training.examples import Example, ListExample
-from umr.training.recipe_sections import GenerativeSection, InfoNceSection, RerankSection, TrainingSection
+from umr.training.recipe_sections import DistillationSection, GenerativeSection, InfoNceSection, RerankSection, TrainingSection
 
 if TYPE_CHECKING:
     from umr.data.statements import Statement
@@ -71,6 +72,7 @@ class Contrastive:
 
     def __init__(self, renderer: Renderer, loss: InfoNceSection, training: TrainingSection) -> None:
         self.renderer, self.loss, self.training = renderer, loss, training
+        self.prefixes = prefixes_of(loss)
 
     def build(self, examples: Sequence[Example]) -> batches.RetrievalBatch:
         """See `umr.training.batches.build`."""
@@ -85,15 +87,9 @@ class Contrastive:
         columns = Columns(*(tensor.to(device) for tensor in vars(batch.columns).values()))
         query_BD, candidate_CD = rows_UD[batch.query_B.to(device)], rows_UD[batch.candidate_C.to(device)]
         query_BD, candidate_CD, columns, own = gather_batch(query_BD, candidate_CD, columns)
-        return info_nce(
-            query_BD,
-            candidate_CD,
-            columns,
-            module.temperature(),
-            both_ways=self.loss.both_ways,
-            mask=self.loss.mask_false_negatives,
-            rows=own,
-        )
+        how: dict[str, Any] = {"both_ways": self.loss.both_ways, "mask": self.loss.mask_false_negatives, "rows": own}
+        temperature = module.temperature()
+        return over_prefixes(lambda q_BD, c_CD: info_nce(q_BD, c_CD, columns, temperature, **how), query_BD, candidate_CD, self.prefixes)
 
 
 class OwnLists:
@@ -103,12 +99,13 @@ class OwnLists:
 
     Args:
         renderer: of the model in training.
+        loss: settings of the loss. Lists of a distillation come with a teacher's scores; others with their positive first.
         training: memory settings, and the size of the global batch.
-        scored: lists come with a teacher's scores; else with their positive first.
     """
 
-    def __init__(self, renderer: Renderer, training: TrainingSection, scored: bool) -> None:
-        self.renderer, self.training, self.scored = renderer, training, scored
+    def __init__(self, renderer: Renderer, loss: InfoNceSection | DistillationSection, training: TrainingSection) -> None:
+        self.renderer, self.training = renderer, training
+        self.scored, self.prefixes = loss.kind == "distillation", prefixes_of(loss)
 
     def build(self, examples: Sequence[Any]) -> lists.ListBatch:
         """See `umr.training.lists`."""
@@ -122,12 +119,23 @@ class OwnLists:
     def _loss(self, module: Retriever, batch: lists.ListBatch, rows_UD: torch.Tensor) -> torch.Tensor:
         device = rows_UD.device
         candidate_CD = rows_UD if batch.stored_CD is None else batch.stored_CD.to(device)
-        cosine_BK = list_cosines(rows_UD[batch.query_B.to(device)], candidate_CD, batch.list_BK.to(device))
-        if batch.teacher_BK is None:
-            loss = own_infonce(cosine_BK, module.temperature())
-        else:
-            loss = distillation(cosine_BK, batch.teacher_BK.to(device), module.temperature())
-        return loss / self.training.batch_size
+        list_BK, teacher_BK = batch.list_BK.to(device), None if batch.teacher_BK is None else batch.teacher_BK.to(device)
+        temperature = module.temperature()
+
+        def loss(query_BD: torch.Tensor, candidate_CD: torch.Tensor) -> torch.Tensor:
+            cosine_BK = list_cosines(query_BD, candidate_CD, list_BK)
+            return own_infonce(cosine_BK, temperature) if teacher_BK is None else distillation(cosine_BK, teacher_BK, temperature)
+
+        return over_prefixes(loss, rows_UD[batch.query_B.to(device)], candidate_CD, self.prefixes) / self.training.batch_size
+
+
+def prefixes_of(loss: InfoNceSection | DistillationSection) -> Prefixes:
+    """What a recipe wants trained besides whole vectors, longest first."""
+    if loss.matryoshka is None:
+        return Prefixes()
+    lengths, weights = loss.matryoshka.dimensions, loss.matryoshka.weights or [1.0] * len(loss.matryoshka.dimensions)
+    ordered = sorted(zip(lengths, weights, strict=True), reverse=True)
+    return Prefixes(tuple(length for length, _ in ordered), tuple(weight for _, weight in ordered))
 
 
 class Reranking:

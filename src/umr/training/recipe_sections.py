@@ -149,6 +149,23 @@ DataSection = Annotated[
 ]
 
 
+class MatryoshkaSection(Section):
+    """Train prefixes of the vectors, too, so that they may be cut (`umr.losses.matryoshka`)."""
+
+    dimensions: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    """Lengths of prefixes, below the model's own, which is always trained."""
+    weights: list[Annotated[float, Field(gt=0)]] | None = None
+    """Of the loss of each, in the same order, where that of the whole vector weighs 1; None for 1 each."""
+
+    @model_validator(mode="after")
+    def _check(self) -> MatryoshkaSection:
+        if twice := sorted({one for one in self.dimensions if self.dimensions.count(one) > 1}):
+            raise ValueError(f"dimensions names {twice[0]} twice; name each length once")
+        if self.weights is not None and len(self.weights) != len(self.dimensions):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.dimensions)} dimensions; give one for each, or leave weights out")
+        return self
+
+
 class InfoNceSection(Section):
     """InfoNCE over in-batch and explicit negatives, and its temperature."""
 
@@ -162,6 +179,8 @@ class InfoNceSection(Section):
     """Explicit hard negatives a query, from the data; 0 for in-batch negatives only."""
     in_batch: bool = True
     """Use the other queries' candidates as negatives; False leaves each query its own explicit negatives alone."""
+    matryoshka: MatryoshkaSection | None = None
+    """Shorter vectors to train as well; None for none."""
 
 
 class DistillationSection(Section):
@@ -178,6 +197,8 @@ class DistillationSection(Section):
     vectors: str | None = None
     """Folder of vectors (that of `umr mine` and `umr score`) from which candidates are taken as they were before this stage, without
     gradient; None embeds them anew with gradient."""
+    matryoshka: MatryoshkaSection | None = None
+    """Shorter vectors to train as well, towards the same teacher; None for none."""
 
 
 class RerankSection(Section):

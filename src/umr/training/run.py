@@ -85,7 +85,7 @@ def _claim(recipe: Recipe, out: Path, restart: bool = False) -> None:
     if restart and file.is_file():  # never anything but a run folder
         shutil.rmtree(out)
     if file.is_file():
-        if file.read_text("utf-8") != text:
+        if recipes.load(file) != recipe:  # not by its text: a key that has come since has its default
             raise RecipeError(f"{out}: holds a run of another recipe (see {file}); choose another --out, or --restart to replace it")
     elif out.exists() and any(out.iterdir()):
         raise RecipeError(f"{out}: exists and is no run folder; choose another --out")
