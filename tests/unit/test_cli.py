@@ -32,6 +32,7 @@ VERBS = (
     "judgements",
     "mine",
     "score",
+    "embed",
     "eval",
     "suites",
     "mteb",
@@ -40,6 +41,8 @@ VERBS = (
     "report",
     "check-data",
     "import",
+    "export",
+    "check",
     "merge",
 )
 
@@ -181,12 +184,28 @@ def test_eval_prints_a_table_and_writes_the_same_bytes_twice(
     command = ["eval", "--model", str(tiny_model), "--benchmark", str(world), "--pool", "local", "--tasks", task]
     assert main([*command, "--json", str(tmp_path / "one.json")]) == 0
     assert task in capsys.readouterr().out
-    assert main([*command, "--json", str(tmp_path / "two.json"), "--work", str(tmp_path / "work")]) == 0
+    more = ["--work", str(tmp_path / "work"), "--curve", str(tmp_path / "curve")]
+    assert main([*command, "--json", str(tmp_path / "two.json"), *more]) == 0
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
-    assert json.loads((tmp_path / "one.json").read_bytes())["averages"].keys() == {"local"}
+    content = json.loads((tmp_path / "one.json").read_bytes())
+    assert content["averages"].keys() == {"local"}
+    assert "binary, rescored" in capsys.readouterr().out and (tmp_path / "curve" / "curve.png").is_file()
+    first = json.loads((tmp_path / "curve" / "curve.json").read_bytes())["points"][0]
+    assert (first["dimension"], first["precision"], first["main"]) == (128, "fp16", content["averages"]["local"]["main"])
 
 
 class TestEvalMistakes:
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            (["--model", "m", "--instruction", "all"], "--curve is of one wording"),
+            (["--model", "m", "--pool", "global", "--modality-filter"], "--curve has no effect where the global pool"),
+            (["--run", "r.trec", "--pool", "local"], "--curve has no effect with --run"),
+        ],
+    )
+    def test_a_curve_without_effect(self, tmp_path: Path, options: list[str], says: str, capsys: pytest.CaptureFixture[str]):
+        assert says in error_line(capsys, "eval", "--benchmark", tmp_path, "--curve", tmp_path / "curve", *options)
+
     def test_no_such_model(self, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         missing = tmp_path / "nowhere"
         assert str(missing) in error_line(capsys, "eval", "--model", missing, "--benchmark", world)

@@ -320,7 +320,7 @@ def test_an_interrupted_save_leaves_the_old_model_whole(tmp_path: Path, monkeypa
     if where == "processor":
         monkeypatch.setattr(other.engine.processor, "save_pretrained", interrupt)
     elif where == "modules":
-        monkeypatch.setattr(exchange, "_write_modules", interrupt)
+        monkeypatch.setattr(exchange, "write_modules", interrupt)
     else:
         monkeypatch.setattr(os, "replace", fail_to_move_in)
     with pytest.raises((KeyboardInterrupt, OSError)):

@@ -16,11 +16,14 @@ import typer
 from umr import __version__
 from umr.cli import (
     calibrate,
+    check,
     check_data,
     compare,
     console,
     demo,
+    embed,
     eval,
+    export,
     import_,
     index,
     init,
@@ -59,6 +62,7 @@ app.command("judgements")(judgements.judgements)
 app.command("index")(index.index)
 app.command("mine")(mine.mine)
 app.command("score")(score.score)
+app.command("embed")(embed.embed)
 app.command("eval")(eval.evaluate)
 app.command("suites")(suites.suites)
 app.command("mteb")(mteb.mteb)
@@ -67,6 +71,8 @@ app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("check-data")(check_data.check_data)
 app.command("import")(import_.import_checkpoint)
+app.command("export")(export.export)
+app.command("check")(check.check)
 app.command("merge")(merge.merge)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from umr.cli.crew import Ray, Threads, Workers, crew_of
 from umr.cli.eval import Dtype
 
 
@@ -29,6 +30,9 @@ def mine(
     work: Annotated[Path | None, typer.Option(help="Folder for the vectors, as of umr eval. Default: the output folder.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the models.")] = Dtype.float32,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    ray: Ray = None,
     restart: Annotated[bool, typer.Option("--restart/--resume", help="Throw earlier mining there away, or go on with it.")] = False,
 ) -> None:
     """Mine hard negatives: what a model finds for training queries and is not right, with a reason for every candidate."""
@@ -43,10 +47,13 @@ def mine(
         raise RecipeError("--metric has no effect with --model, whose scores are cosines; leave it out")
     if run and work is not None:
         raise RecipeError("--work has no effect with --run, which embeds nothing; leave it out")
+    if run and (workers or threads or ray):
+        raise RecipeError("--workers, --threads and --ray have no effect with --run, which embeds nothing; leave them out")
     chosen = from_words(settings or [])
     console.hush_transformers()
     if model is not None:
-        mining.mine(model, benchmark, out, chosen, work, restart=restart, dtype=dtype.value, batch_tokens=batch_tokens)
+        crew = crew_of(workers, threads, ray)
+        mining.mine(model, benchmark, out, chosen, work, restart=restart, dtype=dtype.value, batch_tokens=batch_tokens, crew=crew)
     else:
         mining.mine_run(
             run or [],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from umr.cli.crew import Ray, Threads, Workers, crew_of
 from umr.cli.eval import Pool
 
 
@@ -30,6 +31,9 @@ def score(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Of both models' weights: float32 or bfloat16.")] = "float32",
     work: Annotated[Path, typer.Option(help="Folder for the retriever's vectors, which a later run uses again.")] = Path("runs/eval"),
+    workers: Workers = None,
+    threads: Threads = None,
+    ray: Ray = None,
     batch_tokens: Annotated[int | None, typer.Option(help="Token budget of a batch. Default: by device.")] = None,
 ) -> None:
     """Write cosines and P(Yes) of the candidates found for each query: what distillation learns from."""
@@ -50,7 +54,8 @@ def score(
     given |= {"pools": [kind.value for kind in pool or Pool], "batch_tokens": batch_tokens, "prompts": prompts}
     if tasks is not None:
         given["settings"] = [name.strip() for name in tasks.split(",") if name.strip()]
-    table = Manifest.read(run(model, reranker, benchmark, out, parse(given, "umr score"), work))
+    crew = crew_of(workers, threads, ray)
+    table = Manifest.read(run(model, reranker, benchmark, out, parse(given, "umr score"), work, crew))
     rows = [
         (setting, name, counts["lists"], counts["with_positive"], teacher)
         for teacher, settings in table.counts.items()

@@ -20,17 +20,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from umr.bulk.staff import Staff
 from umr.data.benchmark import Benchmark, Pool, Queries
-from umr.data.fingerprint import fingerprint
 from umr.data.mbeir import Setting
 from umr.evaluation.wording import Wording, canonical, instruction_of
-from umr.items import Item, Side, Text
+from umr.items import Item, Side
 from umr.progress import Bar
 from umr.protocols import Encoder
 from umr.store import VectorStore, embed_into, locate
-from umr.store.embedding import Fetch
-
-_SAMPLED_MEDIA = 256
+from umr.store.embedding import SHARD_SIZE, Fetch
+from umr.store.source import data_label, short_hash
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,15 @@ class Embeddings:
         encoder: the model.
         benchmark: where items come from.
         work_dir: folder for the stores.
+        staff: workers that embed in place of `encoder` where there is much to do.
 
     Attributes:
         folder: where those of this model are.
     """
 
-    def __init__(self, encoder: Encoder, benchmark: Benchmark, work_dir: Path) -> None:
-        self._encoder, self._benchmark = encoder, benchmark
-        self.folder = Path(work_dir) / "vectors" / _hash(encoder.fingerprint)
+    def __init__(self, encoder: Encoder, benchmark: Benchmark, work_dir: Path, staff: Staff | None = None) -> None:
+        self._encoder, self._benchmark, self._staff = encoder, benchmark, staff
+        self.folder = Path(work_dir) / "vectors" / short_hash(encoder.fingerprint)
 
     def queries(self, setting: Setting, split: str, wording: Wording, bar: Bar) -> QueryVectors:
         """Embed the queries of a setting, each with the first of its instructions or one drawn by its id."""
@@ -83,14 +83,14 @@ class Embeddings:
         known = [(query.qid, query.target_modality, instruction_of(query, wording)) for query in asked]
         qids, targets, instructions = zip(*known, strict=True)
         fetch = partial(_query_items, queries, places_Q)
-        source = self._source(queries.paths, len(qids), fetch, repr(instructions), *more)
+        source = data_label(queries.paths, self._benchmark.root, len(qids), fetch, repr(instructions), *more)
         store = self._fill(f"queries/{name}-{canonical(wording)}", source, qids, fetch, "query", bar, instructions)
         return QueryVectors(store, qids, targets, instructions)
 
     def candidates(self, pool: Pool, bar: Bar) -> VectorStore:
         """Embed a pool."""
         fetch = partial(_pool_items, pool)
-        source = self._source([pool.path], len(pool), fetch)
+        source = data_label([pool.path], self._benchmark.root, len(pool), fetch)
         return self._fill(f"candidates/{pool.path.stem}", source, pool.ids, fetch, "candidate", bar)
 
     def missing(self, pool: Pool, stores: Sequence[VectorStore]) -> list[str]:
@@ -100,7 +100,7 @@ class Embeddings:
     def some(self, pool: Pool, dids: Sequence[str], bar: Bar) -> VectorStore:
         """Embed some of a pool, in the order of `dids`."""
         fetch = partial(_items_by_id, pool, dids)
-        source = self._source([pool.path], len(dids), fetch, "\n".join(dids))
+        source = data_label([pool.path], self._benchmark.root, len(dids), fetch, "\n".join(dids))
         return self._fill(f"candidates/{pool.path.stem}-rest", source, dids, fetch, "candidate", bar)
 
     def _fill(
@@ -120,17 +120,10 @@ class Embeddings:
             side=side,
             source=source,
         )
-        embed_into(store, self._encoder, ids, fetch, side, instructions, bar=bar)
+        staff = self._staff
+        done = staff is not None and staff.embed(store, self._encoder, ids, fetch, side, instructions, SHARD_SIZE, bar)
+        embed_into(store, self._encoder, ids, fetch, side, instructions, SHARD_SIZE, bar=None if done else bar)
         return store
-
-    def _source(self, paths: Sequence[Path], count: int, fetch: Fetch, *more: str) -> str:
-        """Label of the data that a store is made from: the contents of its files, and the sizes of some of its images.
-
-        A regenerated benchmark can have the same file names with other pictures, which the file itself does not show.
-        """
-        rows = np.unique(np.linspace(0, max(count - 1, 0), _SAMPLED_MEDIA).astype(int))
-        sizes = [_media_sizes(item) for row in rows for item in fetch(int(row), int(row) + 1)]
-        return _hash(fingerprint(paths, self._benchmark.root), repr(sizes), *more)
 
 
 def _query_items(queries: Queries, places_Q: npt.NDArray[np.int64], start: int, stop: int) -> list[Item]:
@@ -143,12 +136,3 @@ def _pool_items(pool: Pool, start: int, stop: int) -> list[Item]:
 
 def _items_by_id(pool: Pool, dids: Sequence[str], start: int, stop: int) -> list[Item]:
     return [pool.item(did) for did in dids[start:stop]]
-
-
-def _media_sizes(item: Item) -> list[int]:
-    sources = [part.source for part in item.parts if not isinstance(part, Text)]
-    return [source.stat().st_size if source.is_file() else -1 for source in sources if isinstance(source, Path)]
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from umr import files
+from umr.bulk.crew import Crew
+from umr.bulk.staff import Staff
+from umr.bulk.work import ModelFolder
 from umr.data.benchmark import Benchmark, open_benchmark
 from umr.errors import DataError, RecipeError
 from umr.mining import recall, report
@@ -42,6 +45,7 @@ def mine(
     restart: bool = False,
     dtype: str = "float32",
     batch_tokens: int | None = None,
+    crew: Crew | None = None,
 ) -> Path:
     """Mine negatives for the training queries of a benchmark with a model.
 
@@ -56,6 +60,7 @@ def mine(
         restart: throw away what is in `out`, except vectors.
         dtype: of the models.
         batch_tokens: token budget of a batch, of the models.
+        crew: workers that embed what is searched. Default: this process.
 
     Returns:
         `out`.
@@ -70,7 +75,9 @@ def mine(
 
     encoder = Embedder.load(model, dtype=dtype, batch_tokens=batch_tokens)
     reranker = _load_reranker(settings, dtype, batch_tokens)
-    return mine_with(encoder, open_benchmark(Path(benchmark)), out, settings, work_dir, reranker=reranker, restart=restart)
+    staff = None if crew is None or crew.alone else Staff(crew, ModelFolder(str(model), dtype, batch_tokens))
+    data = open_benchmark(Path(benchmark))
+    return mine_with(encoder, data, out, settings, work_dir, reranker=reranker, restart=restart, staff=staff)
 
 
 def mine_with(
@@ -82,14 +89,15 @@ def mine_with(
     *,
     reranker: PairScorer | None = None,
     restart: bool = False,
+    staff: Staff | None = None,
 ) -> Path:
-    """`mine` with models that are loaded already; `reranker` belongs to `settings.reranker`."""
+    """`mine` with models that are loaded already; `reranker` belongs to `settings.reranker`, `staff` to `encoder`."""
     benchmark = benchmark.with_query_text(query_text_of(encoder))
     job = _Job(benchmark, Path(out), settings, reranker, encoder.fingerprint)
     if job.begin("cosine", restart):
         groups = training_groups(benchmark, settings.settings, settings.fraction, settings.seed)
         check_effect(settings, groups, benchmark.train_pool())
-        job.run(groups, ModelSource(encoder, benchmark, groups, settings, Path(work_dir or out)))
+        job.run(groups, ModelSource(encoder, benchmark, groups, settings, Path(work_dir or out), staff))
     return job.out
 
 

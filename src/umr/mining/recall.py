@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umr.bulk.staff import Staff
 from umr.data.benchmark import Benchmark, searched_pools
 from umr.errors import DataError, RecipeError
 from umr.evaluation.embeddings import Embeddings, QueryVectors
@@ -92,6 +93,7 @@ def recall(
     fraction: float = 1.0,
     seed: int = 42,
     instruction: Wording = "first",
+    staff: Staff | None = None,
 ) -> Iterator[Found]:
     """Embed, search exactly, and yield what was found, at most `BLOCK` queries at a time.
 
@@ -108,6 +110,7 @@ def recall(
         fraction: share of each setting's queries, drawn by a hash of qid and `seed`.
         seed: of that draw.
         instruction: `"first"` wording of each instruction, or a `"seeded"` draw by qid (`umr.evaluation.wording.SEED`).
+        staff: workers that embed in place of `encoder` where there is much to do.
 
     Raises:
         DataError: unusable data, an unknown setting, or a pool without candidates.
@@ -119,7 +122,7 @@ def recall(
     if depth < 1 or not 0 < fraction <= 1:
         raise RecipeError(f"depth must be at least 1 and fraction above 0 and at most 1, not {depth} and {fraction}")
     benchmark, pools = benchmark.with_query_text(query_text_of(encoder)), searched_pools(benchmark, pools)
-    embeddings = Embeddings(encoder, benchmark, work_dir)
+    embeddings = Embeddings(encoder, benchmark, work_dir, staff)
     if split == "train":
         asked = ask_training(embeddings, benchmark, training_groups(benchmark, settings, fraction, seed), pools, instruction)
     else:

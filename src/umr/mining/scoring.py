@@ -9,17 +9,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from umr.bulk.crew import Crew
+from umr.bulk.staff import Staff
+from umr.bulk.work import ModelFolder
 from umr.data.benchmark import Benchmark, Pool, open_benchmark
 from umr.errors import RecipeError
 from umr.evaluation.questions import asked, candidates, questions
 from umr.evaluation.wording import Wording
-from umr.mining.fill import Asked, PairScorer, Place, fill
+from umr.mining.fill import PAIRS_PER_CALL, Asked, PairScorer, Place, fill
+from umr.mining.panel import Judging, RerankerFolder
 from umr.mining.queries import Group, training_data, training_groups
 from umr.mining.recall import Found, recall
 from umr.mining.scores_writer import Origin, ScoreWriter
@@ -71,6 +76,7 @@ def score(
     out: Path,
     settings: ScoreSettings | None = None,
     work_dir: Path | None = None,
+    crew: Crew | None = None,
 ) -> Path:
     """Fill the score table in `out`, or go on with it. Lists that are there are kept, also those of other teachers.
 
@@ -83,57 +89,68 @@ def score(
         out: folder of the table; see `umr.mining.scores.ScoreTable` for reading it.
         settings: what to score.
         work_dir: folder where the retriever's vectors are kept; by default a temporary one.
+        crew: workers that embed and score. Default: this process.
 
     Returns:
         `out`.
 
     Raises:
         DataError: unusable data, or an unknown setting.
-        ModelError: a folder that is no model.
+        ModelError: a folder that is no model, or workers that keep dying.
+        RecipeError: a setting without effect, or a crew for a reranker that is loaded.
         StoreError: `out` holds scores of other data, another split, wording or depth.
     """
     settings = settings or ScoreSettings.model_validate({})
+    crew = None if crew is None or crew.alone else crew
+    if crew and not isinstance(reranker, str | Path):
+        raise RecipeError("workers load the reranker themselves; give the folder of it, or no crew")
     benchmark = open_benchmark(Path(benchmark)) if isinstance(benchmark, str | Path) else benchmark
     data = training_data(benchmark) if settings.split == "train" else benchmark.fingerprint(settings.split)
     table = ScoreWriter(Path(out), data=data, split=settings.split, instruction=settings.instruction, depth=settings.depth)
     with tempfile.TemporaryDirectory(prefix="umr-score-") if work_dir is None else nullcontext(str(work_dir)) as folder:
-        retriever, found = _recall(model, benchmark, settings, Path(folder))
-    teacher = _reranker(reranker, settings)
+        retriever, found = _recall(model, benchmark, settings, Path(folder), crew)
+    load = _loader(reranker, settings)
+    teacher = load("cpu" if crew else None)  # workers have theirs; here one is needed to know which it is
     label = str(reranker) if isinstance(reranker, str | Path) else teacher.fingerprint
     origin = Origin(retriever, teacher.fingerprint, label)
     benchmark = benchmark.with_query_text(query_text_of(teacher))  # type: ignore[arg-type]
     ask = _questions(benchmark, settings)
-    with table.writing(), progress("scoring", sum(one.run.rows_QK.size for one in found), "pairs") as bar:
+    pairs = sum(one.run.rows_QK.size for one in found)
+    workers = crew.team(Judging(load, teacher.fingerprint), -(-pairs // PAIRS_PER_CALL)) if crew else nullcontext()
+    with table.writing(), progress("scoring", pairs, "pairs") as bar, workers as team:
         for one in found:
             place = Place(one.setting, one.pool, ask(one.setting), candidates(benchmark, one.setting, settings.split, one.pool))
-            fill(table, teacher, one.run, place, origin, bar)
+            fill(table, teacher, one.run, place, origin, bar, team=team)
     return Path(out)
 
 
-def _recall(model: str | Path | Encoder, benchmark: Benchmark, settings: ScoreSettings, folder: Path) -> tuple[str, list[Found]]:
+def _recall(
+    model: str | Path | Encoder, benchmark: Benchmark, settings: ScoreSettings, folder: Path, crew: Crew | None
+) -> tuple[str, list[Found]]:
     """The retriever's fingerprint and its lists.
 
     All lists are held (12 bytes a candidate), so that it can leave the device before the reranker, which may be as large, comes.
     """
-    encoder: Encoder
+    staff = None
     if isinstance(model, str | Path):
-        from umr.models.embedder import Embedder
-
-        encoder = Embedder.load(model, dtype=settings.dtype, batch_tokens=settings.batch_tokens)
+        load = ModelFolder(str(model), settings.dtype, settings.batch_tokens)
+        encoder, staff = load(), Staff(crew, load) if crew else None
     else:
         encoder = model
     chosen = settings.model_dump(include={"split", "settings", "pools", "depth", "fraction", "seed", "instruction"})
-    return encoder.fingerprint, list(recall(encoder, benchmark, folder, **chosen))
+    return encoder.fingerprint, list(recall(encoder, benchmark, folder, **chosen, staff=staff))
 
 
-def _reranker(reranker: str | Path | PairScorer, settings: ScoreSettings) -> PairScorer:
-    if not isinstance(reranker, str | Path):
-        if settings.prompts is not None:
-            raise RecipeError("scoring: prompts has no effect on a reranker that is loaded already; load it with them as its template")
-        return reranker
-    from umr.models.reranker import Reranker
+def _loader(reranker: str | Path | PairScorer, settings: ScoreSettings) -> Callable[[str | None], PairScorer]:
+    if isinstance(reranker, str | Path):
+        return RerankerFolder(str(reranker), settings.prompts, settings.dtype, settings.batch_tokens)
+    if settings.prompts is not None:
+        raise RecipeError("scoring: prompts has no effect on a reranker that is loaded already; load it with them as its template")
+    return partial(_loaded, reranker)
 
-    return Reranker.load(reranker, template=settings.prompts, dtype=settings.dtype, batch_tokens=settings.batch_tokens)
+
+def _loaded(reranker: PairScorer, device: str | None) -> PairScorer:
+    return reranker
 
 
 def _questions(benchmark: Benchmark, settings: ScoreSettings) -> Callable[[str], Callable[[str], Asked]]:

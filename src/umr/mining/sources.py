@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from umr.bulk.staff import Staff
 from umr.data.benchmark import Benchmark, searched_pools
 from umr.data.fingerprint import fingerprint
 from umr.errors import DataError
@@ -58,8 +59,16 @@ class ModelSource:
 
     metric: str = "cosine"
 
-    def __init__(self, encoder: Encoder, benchmark: Benchmark, groups: Sequence[Group], settings: MineSettings, work_dir: Path) -> None:
-        embeddings = Embeddings(encoder, benchmark, work_dir)
+    def __init__(
+        self,
+        encoder: Encoder,
+        benchmark: Benchmark,
+        groups: Sequence[Group],
+        settings: MineSettings,
+        work_dir: Path,
+        staff: Staff | None = None,
+    ) -> None:
+        embeddings = Embeddings(encoder, benchmark, work_dir, staff)
         self._settings, self._pools = settings, searched_pools(benchmark, settings.pools)
         self._asked = ask_training(embeddings, benchmark, groups, self._pools, settings.instruction)
         store = self._asked[0].pools["global"]

@@ -86,7 +86,7 @@ def _write(engine: RenderedEngine, folder: Path) -> list[str]:
     if engine.model.latent is not None:
         save_latent_attention(engine.model.latent, folder)
     if not reasons:
-        _write_modules(engine, folder)
+        write_modules(engine, folder)
     return reasons
 
 
@@ -100,6 +100,11 @@ def write_checkpoint(engine: RenderedEngine | RerankEngine, folder: Path, chat_t
     if hasattr(network, "merge_and_unload"):
         raise ModelError("the model still carries LoRA adapters; merge them before saving (umr.models.parts.merge_lora)")
     network.save_pretrained(folder)
+    write_companions(engine, folder, chat_template)
+
+
+def write_companions(engine: RenderedEngine | RerankEngine, folder: Path, chat_template: str | None) -> None:
+    """Write what stands beside the weights: settings, template and processor, as `write_checkpoint` does."""
     engine.model.settings.save(folder)
     engine.renderer.template.save(folder)
     engine.renderer.tokenizer.model_max_length = engine.model.settings.max_tokens
@@ -235,7 +240,8 @@ def jinja_quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)  # jinja does not know JSON's surrogate pairs
 
 
-def _write_modules(engine: RenderedEngine, folder: Path) -> None:
+def write_modules(engine: RenderedEngine, folder: Path) -> None:
+    """Write sentence-transformers' module list and the pooling, for a model that `why_not_exchangeable` has nothing against."""
     span = skipped_span(engine)
     base = "sentence_transformers"
     transformer, pooling, normalize = (
