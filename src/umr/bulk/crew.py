@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from umr.bulk.job import Job, Team
-from umr.bulk.local import local_team
+from umr.bulk.local import devices, local_team
 from umr.bulk.work import Load, Work, Worker
 from umr.errors import RecipeError
 from umr.progress import Bar
@@ -42,6 +42,11 @@ class Crew:
                 raise RecipeError(f"{name} must be at least 1, not {given}")
         if self.alone and self.threads is not None:
             raise RecipeError("threads are of several workers, so the setting has no effect with one; set OMP_NUM_THREADS instead")
+
+    @classmethod
+    def of_every_gpu(cls) -> Crew:
+        """A worker for each GPU of this machine; this process alone where there are fewer than two."""
+        return cls(len(found)) if len(found := devices()) > 1 else cls()
 
     @property
     def alone(self) -> bool:

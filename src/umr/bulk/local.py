@@ -44,7 +44,7 @@ class LocalTeam:
     """See `umr.bulk.job.Team`; made by `local_team`."""
 
     def __init__(self, job: Job, workers: int, threads: int) -> None:
-        self._job, self._threads, self._devices = job, threads, _devices()
+        self._job, self._threads, self._devices = job, threads, devices()
         self._context = multiprocessing.get_context("spawn")
         self._seats: dict[Connection, _Seat] = {}
         self._deaths: Counter[int] = Counter()
@@ -176,7 +176,7 @@ def _serve(pipe: Connection, job: Job, threads: int, device: str | None) -> None
             pipe.send(Outcome.of(partial(begun.value, pipe.recv())))
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
     """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES gives them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:

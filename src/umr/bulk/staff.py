@@ -27,6 +27,11 @@ class Staff:
     crew: Crew
     load: Load
 
+    @classmethod
+    def of(cls, crew: Crew | None, load: Load) -> Staff | None:
+        """None where there are no workers beside this process."""
+        return None if crew is None or crew.alone else cls(crew, load)
+
     def embed(
         self,
         store: VectorStore,

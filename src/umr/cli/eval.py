@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from umr.cli.crew import Ray, Threads, Workers
+
 
 class Pool(StrEnum):
     """What a query searches: the candidates of its own task, or those of all tasks."""
@@ -70,6 +72,9 @@ def evaluate(
     work: Annotated[Path | None, typer.Option(help="Folder for the vectors, which a later run uses again. Default: runs/eval.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="Precision of the models. Default: float32.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Token budget of a batch. Default: by device.")] = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    ray: Ray = None,
     rerank: Annotated[str | None, typer.Option(help="Rerank the first results: folder or hub id of a reranker.")] = None,
     prompts: Annotated[
         str | None, typer.Option(help="Ask the reranker by these prompts: a YAML file, or zero-shot for those of this package.")
@@ -125,6 +130,9 @@ def evaluate(
         dtype=None if dtype is None else dtype.value,
         batch_tokens=batch_tokens,
         memory=memory,
+        workers=workers,
+        threads=threads,
+        ray=ray,
         rerank=rerank,
         prompts=prompts,
         rerank_depth=rerank_depth,

@@ -37,6 +37,9 @@ class Asked:
     dtype: str | None
     batch_tokens: int | None
     memory: str | None
+    workers: int | None
+    threads: int | None
+    ray: str | None
     rerank: str | None
     prompts: str | None
     rerank_depth: int | None
@@ -102,6 +105,9 @@ def _check_files(asked: Asked, about_reranker: list[str]) -> None:
         "--dtype": asked.dtype,
         "--batch-tokens": asked.batch_tokens,
         "--memory": asked.memory,
+        "--workers": asked.workers,
+        "--threads": asked.threads,
+        "--ray": asked.ray,
         "--instruction": asked.instruction,
         "--modality-filter": asked.modality_filter or None,
         "--calibration": asked.calibration,
@@ -131,7 +137,10 @@ def score_files(asked: Asked) -> None:
 
 def measure(asked: Asked) -> None:
     """Embed, search and score; with every wording of the instructions where that is asked for."""
+    from umr.bulk.staff import Staff
+    from umr.bulk.work import ModelFolder
     from umr.cli import console
+    from umr.cli.crew import crew_of
     from umr.evaluation.calibration import Calibration
     from umr.evaluation.several import evaluate_each
     from umr.evaluation.wordings import evaluate_wordings
@@ -142,6 +151,7 @@ def measure(asked: Asked) -> None:
     offsets = Calibration.load(asked.calibration) if asked.calibration is not None else None
     assert asked.model is not None
     embedder = Embedder.load(asked.model, dtype=asked.dtype or DTYPE, batch_tokens=asked.batch_tokens)
+    staff = Staff.of(crew_of(asked.workers, asked.threads, asked.ray), ModelFolder(asked.model, asked.dtype or DTYPE, asked.batch_tokens))
     plan = None if asked.rerank is None else _reranking(asked, embedder, trees)
 
     def found(instruction: str) -> dict[str, EvaluationResult]:
@@ -158,6 +168,7 @@ def measure(asked: Asked) -> None:
             modality_filter=asked.modality_filter,
             calibration=offsets,
             memory=asked.memory,
+            staff=staff,
         )
 
     if asked.instruction == "all":

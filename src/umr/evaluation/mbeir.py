@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from umr.bulk.staff import Staff
 from umr.data.benchmark import Benchmark, PoolName, open_benchmark, searched_pools
 from umr.data.mbeir import Setting
 from umr.errors import RecipeError
@@ -40,6 +41,7 @@ def evaluate(
     modality_filter: bool = False,
     calibration: Calibration | None = None,
     memory: int | str | None = None,
+    staff: Staff | None = None,
 ) -> EvaluationResult:
     """Embed queries and candidates, search exactly, rerank where asked to, and score.
 
@@ -59,6 +61,7 @@ def evaluate(
         calibration: add offsets to the scores of each modality in the global pool; results call it `"global-calibrated"`.
         memory: what the process may hold while it searches, as bytes or a size such as `"8GiB"`; where that is too little for all
             queries at once, they read the candidates in several passes. Results do not depend on it. By default no limit.
+        staff: workers that embed in place of `encoder`, whose model they load, where there is much to do.
 
     Returns:
         Scores in percent, averages, rankings and times.
@@ -80,7 +83,7 @@ def evaluate(
     check_judged(benchmark, settings, split)
     seconds: dict[str, float] = {}
     with work_folder(work_dir) as folder:
-        searches = Searches(benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder), mixed, seconds, limit)
+        searches = Searches(benchmark, split, settings, pools, depth, Embeddings(encoder, benchmark, folder, staff), mixed, seconds, limit)
         queries, targets = searches.embed_queries(instruction), searches.embed_candidates()
         runs = searches.runs(queries, targets)
         reranked = None

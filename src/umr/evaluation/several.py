@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from umr.bulk.staff import Staff
 from umr.data.benchmark import Benchmark, PoolName
 from umr.data.mbeir_records import is_text_retrieval
 from umr.errors import RecipeError
@@ -34,6 +35,7 @@ def evaluate_each(
     modality_filter: bool = False,
     calibration: Calibration | None = None,
     memory: int | str | None = None,
+    staff: Staff | None = None,
 ) -> dict[str, EvaluationResult]:
     """`umr.evaluation.evaluate` on one benchmark after the other.
 
@@ -50,6 +52,7 @@ def evaluate_each(
         modality_filter: of benchmarks that have a global pool.
         calibration: likewise.
         memory: as of `evaluate`.
+        staff: likewise.
 
     Raises:
         RecipeError: two benchmarks of one name, a setting that none has, or a choice about global pools where there are none.
@@ -81,6 +84,7 @@ def evaluate_each(
             modality_filter and mixed,
             calibration if mixed else None,
             memory,
+            staff,
         )
     return results
 

@@ -75,7 +75,7 @@ def mine(
 
     encoder = Embedder.load(model, dtype=dtype, batch_tokens=batch_tokens)
     reranker = _load_reranker(settings, dtype, batch_tokens)
-    staff = None if crew is None or crew.alone else Staff(crew, ModelFolder(str(model), dtype, batch_tokens))
+    staff = Staff.of(crew, ModelFolder(str(model), dtype, batch_tokens))
     data = open_benchmark(Path(benchmark))
     return mine_with(encoder, data, out, settings, work_dir, reranker=reranker, restart=restart, staff=staff)
 

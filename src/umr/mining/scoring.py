@@ -134,7 +134,7 @@ def _recall(
     staff = None
     if isinstance(model, str | Path):
         load = ModelFolder(str(model), settings.dtype, settings.batch_tokens)
-        encoder, staff = load(), Staff(crew, load) if crew else None
+        encoder, staff = load(), Staff.of(crew, load)
     else:
         encoder = model
     chosen = settings.model_dump(include={"split", "settings", "pools", "depth", "fraction", "seed", "instruction"})

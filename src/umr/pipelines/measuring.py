@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from umr.bulk.crew import Crew
+from umr.bulk.staff import Staff
+from umr.bulk.work import ModelFolder
 from umr.data.benchmark import Benchmark, open_benchmark
 from umr.errors import RecipeError
 from umr.evaluation.calibrating import calibrate
@@ -50,6 +53,7 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         weights = Weights.load(Path(config["weights"])) if config["weights"] is not None else config["weight"]
         rerank = Reranking(_reranker(config), config["rerank_depth"], weights, config["weights_of_another_model"])
         depth = max(depth, config["rerank_depth"])
+    load = ModelFolder(config["model"], config["dtype"], config["batch_tokens"])
     results = evaluate_each(
         _embedder(config),
         benchmarks,
@@ -63,6 +67,7 @@ def measure(config: dict[str, Any], out: Path, vectors: Path) -> dict[str, Any]:
         modality_filter=config["modality_filter"],
         calibration=Calibration.load(Path(config["calibration"])) if config["calibration"] is not None else None,
         memory=config["memory"],
+        staff=Staff.of(Crew.of_every_gpu(), load),
     )
     named = {one.root.resolve().name: one for one in benchmarks}
     write_hits([(result, named[name]) for name, result in results.items()], out / HITS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,6 +33,14 @@ def alone_in(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise RecipeError(f"{folder}: another process is running this; wait for it, or choose another folder with --out") from error
         yield
+
+
+def give_back_memory() -> None:
+    """Let go of what training took on a device: workers of the next stage use all devices, also those of processes that wait."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class Team:

@@ -26,7 +26,7 @@ from umr.pipelines.manifest import BEGUN, DONE, Begun, Manifest, read_record, ve
 from umr.pipelines.needs import missing
 from umr.pipelines.pipeline import VECTORS, Mistakes, Pipeline, Step
 from umr.pipelines.plan import Decision, decide, dependants, plan
-from umr.pipelines.processes import Team, alone_in
+from umr.pipelines.processes import Team, alone_in, give_back_memory
 from umr.pipelines.references import fill
 from umr.pipelines.stages import KINDS
 
@@ -150,6 +150,7 @@ def _advance(pipeline: Pipeline, step: Step, forced: frozenset[str], team: Team,
 
     if team.on_first(start) == _TRAIN:
         metrics = work(step, place)
+        give_back_memory()
         team.on_first(lambda: finish(step, place, metrics, time.monotonic() - started))
 
 

@@ -114,11 +114,13 @@ class MineStage(StageKeys):
     @staticmethod
     def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
         """Mine into `negatives/`, which resumes by itself."""
+        from umr.bulk.crew import Crew
         from umr.mining.mine import mine
         from umr.mining.settings import MineSettings
 
         settings, more = MineSettings.model_validate(config["settings"]), {key: config[key] for key in ("dtype", "batch_tokens")}
-        found = mine(config["model"], Path(config["benchmark"]), out / "negatives", settings, vectors, **more)
+        crew = Crew.of_every_gpu()
+        found = mine(config["model"], Path(config["benchmark"]), out / "negatives", settings, vectors, **more, crew=crew)
         counts = json.loads((found / "mining.json").read_text("utf-8"))["queries"].values()
         return {name: sum(one[name] for one in counts) for name in ("all", "with_negatives", "negatives")}
 
@@ -150,11 +152,14 @@ class ScoreStage(StageKeys):
     @staticmethod
     def run(config: dict[str, Any], out: Path, vectors: Path) -> Metrics:
         """Score into `scores/`, which resumes by itself."""
+        from umr.bulk.crew import Crew
         from umr.mining.scores import ScoreTable
         from umr.mining.scoring import ScoreSettings, score
 
         settings = ScoreSettings.model_validate(config["settings"])
-        table = score(config["model"], config["reranker"], Path(config["benchmark"]), out / "scores", settings, vectors)
+        table = score(
+            config["model"], config["reranker"], Path(config["benchmark"]), out / "scores", settings, vectors, Crew.of_every_gpu()
+        )
         return {"lists": len(ScoreTable(table))}
 
     @staticmethod

@@ -12,7 +12,7 @@ from umr.bulk.staff import Staff
 from umr.cli import main
 from umr.data.mbeir import MBeir
 from umr.errors import ModelError, RecipeError
-from umr.evaluation import embeddings
+from umr.evaluation import embeddings, evaluate
 from umr.evaluation.questions import candidates
 from umr.mining import fill, scoring
 from umr.mining.mine import mine_with
@@ -23,6 +23,7 @@ from umr.mining.scores_writer import Origin, ScoreWriter
 from umr.mining.scoring import ScoreSettings, score
 from umr.mining.settings import MineSettings
 from umr.progress import progress, quiet
+from unit import mbeir_fixture
 from unit.bag_reranker import BagReranker
 from unit.bulk.bags import Bag, contents
 from unit.bulk.judges import Judge
@@ -56,6 +57,23 @@ def test_mining_with_workers_gives_the_same_vectors_and_negatives(tree: Path, tm
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
+def test_evaluating_with_workers_gives_the_same_vectors_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embeddings, "SHARD_SIZE", 10)
+    tree = mbeir_fixture.write_tree(tmp_path / "tree")
+    alone, with_help = BagEncoder(), BagEncoder()
+    straight = evaluate(alone, tree, work_dir=tmp_path / "alone")
+    shared = evaluate(with_help, tree, work_dir=tmp_path / "shared", staff=Staff(CREW, Bag()))
+    assert sum(with_help.calls) < sum(alone.calls)
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+    assert [one.pools for one in shared.settings] == [one.pools for one in straight.settings]
+
+
+def test_every_gpu_gets_a_worker_where_there_are_several(monkeypatch: pytest.MonkeyPatch):
+    for visible, workers in (("", None), ("3", None), ("0,2,5", 3)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert Crew.of_every_gpu().workers == workers
+
+
 def test_scoring_with_workers_gives_the_same_table(tree: Path, tmp_path: Path):
     settings = ScoreSettings(fraction=1.0, depth=12)
     straight = score(BagEncoder(), BagReranker(), tree, tmp_path / "alone", settings, tmp_path / "vectors")
@@ -75,6 +93,8 @@ def test_scoring_with_workers_gives_the_same_table(tree: Path, tmp_path: Path):
 def test_workers_without_effect_are_an_error(capsys: pytest.CaptureFixture[str]):
     assert main(["mine", "--run", "bm25.trec", "--benchmark", "tree", "--out", "out", "--workers", "2"]) == 1
     assert "--workers, --threads and --ray have no effect with --run" in capsys.readouterr().err
+    assert main(["eval", "--run", "theirs.txt", "--benchmark", "tree", "--pool", "global", "--workers", "2"]) == 1
+    assert "--workers has no effect with --run" in capsys.readouterr().err
 
 
 def test_workers_with_another_model_are_refused(tree: Path, tmp_path: Path):
