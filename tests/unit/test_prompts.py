@@ -273,14 +273,14 @@ def test_a_pipeline_needs_a_prompts_file_and_not_those_of_the_package():
 
 def test_prompts_without_a_reranker_to_load_are_refused(capsys: pytest.CaptureFixture[str]):
     from umr.cli import main
-    from umr.mining.scoring import ScoreSettings, _reranker
+    from umr.mining.scoring import ScoreSettings, _loader
 
     assert main(["eval", "--model", "m", "--benchmark", "b", "--prompts", "mine.yaml"]) == 1
     assert "--prompts has no effect without --rerank" in capsys.readouterr().err
     settings = ScoreSettings.model_validate({"prompts": str(write(FILE))})
     with pytest.raises(RecipeError, match="prompts has no effect on a reranker that is loaded already"):
-        _reranker(reranker("qwen3-vl"), settings)
-    assert _reranker(checkpoint("qwen3-vl"), settings).fingerprint == reranker("qwen3-vl").fingerprint
+        _loader(reranker("qwen3-vl"), settings)
+    assert _loader(checkpoint("qwen3-vl"), settings)(None).fingerprint == reranker("qwen3-vl").fingerprint
 
 
 def test_every_modality_of_an_item_can_be_named():
